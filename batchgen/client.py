@@ -1,0 +1,145 @@
+"""One HTTP attempt: a body goes out, a raw answer or a classified failure comes back. The only client of aiohttp.
+
+Says which failures happened before the server could have begun; judges nothing else, retries nothing, follows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+
+from batchgen.model import AttemptFailed, Failure, Job, Reply, Secret
+from batchgen.text import printable
+from batchgen.world import Clock
+
+MAX_ANSWER_BYTES = 64 << 20
+CONNECT_TIMEOUT_S = 15.0
+PING_TIMEOUT_S = 10.0
+# A socket that idled may be closed by the server at the very moment it is used again, and the outcome is unknown then.
+KEEPALIVE_S = 4.0
+_KEPT_HEADERS = ("retry-after", "retry-after-ms", "date", "content-type", "location")
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where requests go, with which key: the generation URL and one that answers for free."""
+
+    generate_url: str
+    ping_url: str
+    key: Secret
+
+
+class Client:
+    """Sends requests to one endpoint; use as an async context manager."""
+
+    def __init__(
+        self, endpoint: Endpoint, encode: Callable[[Job], Awaitable[bytes]], clock: Clock, *, user_agent: str
+    ) -> None:
+        self._encode = encode
+        self._endpoint, self._clock, self._user_agent = endpoint, clock, user_agent
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Client:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            headers={
+                "Authorization": f"Bearer {self._endpoint.key.reveal()}",
+                "Content-Type": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": self._user_agent,
+            },
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session:
+            await self._session.close()
+
+    async def prepare(self, job: Job) -> bytes:
+        return await self._encode(job)
+
+    async def send(self, body: bytes, timeout_s: float) -> Reply:
+        """One attempt. Raises AttemptFailed where no whole answer came within `timeout_s`."""
+        try:
+            # The library's own limits have been seen not to fire; this one is independent of them.
+            async with asyncio.timeout(timeout_s + 1):
+                return await self._post(body, timeout_s)
+        except Exception as error:
+            failure = _failure(error)
+            raise AttemptFailed(failure, self._describe(error, failure, timeout_s)) from None
+
+    async def reachable(self) -> bool:
+        """Whether anything but a server error answers at the free address."""
+        assert self._session is not None
+        try:
+            async with (
+                asyncio.timeout(PING_TIMEOUT_S),
+                self._session.get(self._endpoint.ping_url, allow_redirects=False) as response,
+            ):
+                return response.status < 500
+        except Exception:
+            return False
+
+    async def _post(self, body: bytes, timeout_s: float) -> Reply:
+        assert self._session is not None
+        limits = aiohttp.ClientTimeout(
+            total=timeout_s, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s
+        )
+        began_s = self._clock.monotonic()
+        async with self._session.post(
+            self._endpoint.generate_url, data=body, allow_redirects=False, timeout=limits
+        ) as response:
+            first_byte_s = self._clock.monotonic() - began_s
+            answer = await _read(response)
+            headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+            return Reply(response.status, headers, answer, first_byte_s, self._clock.monotonic() - began_s)
+
+    def _describe(self, error: Exception, failure: Failure, timeout_s: float) -> str:
+        if failure is Failure.NO_ANSWER and isinstance(error, TimeoutError):
+            return f"no whole answer within {timeout_s:g} s"
+        # Exceptions of the library can hold the request's headers: only their kind and their words are used.
+        return printable(self._endpoint.key.hide(f"{type(error).__name__}: {error}"))
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    chunks, size = [], 0
+    try:
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                response.close()
+                raise AttemptFailed(Failure.BAD_ANSWER, f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+            chunks.append(chunk)
+    except aiohttp.ClientError:
+        # A refusal is one by its status, however little of its text arrived; half a picture is none.
+        if response.status == 200:
+            raise
+    return b"".join(chunks)
+
+
+def _failure(error: Exception) -> Failure:
+    """Before the request could reach the server, or after: what decides whether it may have been paid for."""
+    if isinstance(error, AttemptFailed):
+        return error.failure
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return Failure.TLS
+    if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+        return Failure.TOO_MANY_FILES
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return Failure.NOT_CONNECTED
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Failure.BAD_ANSWER
+    if isinstance(error, aiohttp.ClientConnectionError | TimeoutError | OSError):
+        return Failure.NO_ANSWER
+    return Failure.UNCLASSIFIED

@@ -1,0 +1,236 @@
+"""What a failed attempt means: how sure we are that it cost nothing, and what may follow from it.
+
+The classification is data: one rule a failure. Nothing here sends, waits or remembers; a rule may only be softened by
+what the answer itself shows, never by hope. A generation request is paid, slow and not idempotent, so only an attempt
+that surely was not executed may be repeated freely; every other repetition is rationed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, Outcome, ServerError
+
+LIFETIME_RETRIES = 12
+LIFETIME_DOUBTS = 2
+TOO_FAST_S = 0.5
+
+
+class End(StrEnum):
+    """The four ways an attempt can end without a picture."""
+
+    NOT_SENT = "not_sent"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    USELESS = "useless"
+
+
+class Again(StrEnum):
+    """From which allowance a job may be sent again."""
+
+    NEVER = "never"
+    FREE = "free"
+    COUNTED = "counted"
+    RATIONED = "rationed"
+    NEXT_RUN = "next_run"
+
+
+class Effect(StrEnum):
+    """What a failure says about everybody else's requests."""
+
+    NONE = "none"
+    SLOW = "slow"
+    COOLDOWN = "cooldown"
+    QUOTA = "quota"
+    OUTAGE = "outage"
+    FEWER = "fewer"
+    CANARY = "canary"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What follows from one failure.
+
+    `retries` bounds the COUNTED ones of a run, `min_wait_s` is the least pause before another attempt, `exit_code` the
+    run's where the failure stops it.
+    """
+
+    end: End
+    billed: Billed
+    again: Again
+    effect: Effect = Effect.NONE
+    retries: int = 0
+    min_wait_s: float = 1.0
+    exit_code: ExitCode = ExitCode.INCOMPLETE
+
+
+_NO, _MAYBE, _YES = Billed.NO, Billed.MAYBE, Billed.YES
+
+RULES: dict[Failure, Rule] = {
+    Failure.NOT_CONNECTED: Rule(End.NOT_SENT, _NO, Again.FREE, Effect.OUTAGE),
+    Failure.TLS: Rule(End.NOT_SENT, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.USAGE),
+    Failure.TOO_MANY_FILES: Rule(End.NOT_SENT, _NO, Again.COUNTED, Effect.FEWER, retries=3, min_wait_s=5),
+    Failure.RATE_LIMITED: Rule(End.REFUSED, _NO, Again.FREE, Effect.COOLDOWN),
+    Failure.QUOTA_SPENT: Rule(End.REFUSED, _NO, Again.FREE, Effect.QUOTA, exit_code=ExitCode.WORK_LEFT),
+    Failure.BAD_REQUEST: Rule(End.REFUSED, _NO, Again.NEVER, Effect.CANARY),
+    Failure.REFUSED_CONTENT: Rule(End.REFUSED, _MAYBE, Again.NEVER),
+    Failure.UNAUTHORIZED: Rule(End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.ACCOUNT),
+    Failure.BILLING: Rule(End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.ACCOUNT),
+    Failure.FORBIDDEN: Rule(End.REFUSED, _NO, Again.NEVER, Effect.CANARY, exit_code=ExitCode.ACCOUNT),
+    Failure.NOT_FOUND: Rule(End.REFUSED, _NO, Again.NEVER, Effect.CANARY, exit_code=ExitCode.USAGE),
+    Failure.CONFLICT: Rule(End.REFUSED, _MAYBE, Again.NEVER),
+    Failure.REDIRECT: Rule(End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.USAGE),
+    Failure.SERVER_TIMEOUT: Rule(End.REFUSED, _NO, Again.COUNTED, Effect.SLOW, retries=3),
+    Failure.SERVER_ERROR: Rule(End.REFUSED, _MAYBE, Again.COUNTED, Effect.OUTAGE, retries=2),
+    Failure.UNAVAILABLE: Rule(End.REFUSED, _NO, Again.COUNTED, Effect.OUTAGE, retries=3),
+    Failure.GATEWAY: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=30),
+    Failure.NO_ANSWER: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=30),
+    Failure.API_FAILED: Rule(End.REFUSED, _MAYBE, Again.COUNTED, Effect.SLOW, retries=1),
+    Failure.BAD_ANSWER: Rule(End.USELESS, _YES, Again.RATIONED, Effect.OUTAGE),
+    Failure.BAD_GATEWAY_BODY: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=60),
+    Failure.UNCLASSIFIED: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.SLOW),
+    Failure.IN_DOUBT: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED),
+    Failure.STORAGE: Rule(End.USELESS, _YES, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.STORAGE),
+    Failure.INTERNAL: Rule(End.USELESS, _MAYBE, Again.NEVER),
+}
+
+_BY_STATUS: dict[int, Failure] = {
+    400: Failure.BAD_REQUEST,
+    401: Failure.UNAUTHORIZED,
+    402: Failure.BILLING,
+    403: Failure.FORBIDDEN,
+    404: Failure.NOT_FOUND,
+    405: Failure.NOT_FOUND,
+    408: Failure.SERVER_TIMEOUT,
+    409: Failure.CONFLICT,
+    413: Failure.BAD_REQUEST,
+    415: Failure.BAD_REQUEST,
+    422: Failure.BAD_REQUEST,
+    425: Failure.SERVER_TIMEOUT,
+    429: Failure.RATE_LIMITED,
+    500: Failure.SERVER_ERROR,
+    503: Failure.UNAVAILABLE,
+}
+
+# What servers are known to say, whatever status they say it with. Asked in this order: a spent balance also "exceeds a
+# quota", and a spent day is also "too many requests".
+_BY_WORDING: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
+    (
+        Failure.REFUSED_CONTENT,
+        frozenset({200, 400, 403, 422, 451}),
+        re.compile(r"content[_ ](policy|filter|moderation)|moderation|safety|nsfw", re.IGNORECASE),
+    ),
+    (
+        Failure.BILLING,
+        frozenset({200, 400, 402, 403, 429}),
+        re.compile(
+            r"insufficient[_ ](quota|balance|credits?|funds)|billing|payment|out of credits?|balance is", re.IGNORECASE
+        ),
+    ),
+    (
+        Failure.QUOTA_SPENT,
+        frozenset({200, 403, 429, 503}),
+        re.compile(
+            r"daily|per[_ -]day|(?:a|each|this) day|for today|24 ?h(?:ours)?\b|quota (?:exceeded|reached|exhausted)",
+            re.IGNORECASE,
+        ),
+    ),
+    (Failure.RATE_LIMITED, frozenset({200}), re.compile(r"rate[_ ]limit|too many requests", re.IGNORECASE)),
+)
+
+
+def classify(status: int, error: ServerError, *, elapsed_s: float, fastest_s: float | None = None) -> Failure:
+    """The failure behind an answer that is not a picture.
+
+    `elapsed_s` is how long the answer took and `fastest_s` the quickest success of its model so far: a server error or
+    a proxy's page that comes sooner than a picture can be made was not a generation, and is treated as UNAVAILABLE.
+    """
+    said = f"{error.code or ''} {error.message}"
+    for failure, statuses, pattern in _BY_WORDING:
+        if status in statuses and (error.shaped or status != 200) and pattern.search(said):
+            return failure
+    if 300 <= status < 400:
+        return Failure.REDIRECT
+    if status == 200:
+        failure = Failure.API_FAILED if error.shaped else Failure.BAD_GATEWAY_BODY
+    elif status == 500 and not error.shaped:
+        failure = Failure.GATEWAY
+    else:
+        failure = _BY_STATUS.get(status) or (Failure.GATEWAY if 500 <= status < 600 else Failure.UNCLASSIFIED)
+    return Failure.UNAVAILABLE if _too_fast(failure, elapsed_s, fastest_s) else failure
+
+
+def _too_fast(failure: Failure, elapsed_s: float, fastest_s: float | None) -> bool:
+    quick = elapsed_s < max(TOO_FAST_S, (fastest_s or 0.0) / 5)
+    return quick and failure in (Failure.GATEWAY, Failure.BAD_GATEWAY_BODY, Failure.SERVER_ERROR)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How often a job may be sent again: `attempts` in a run, `uncertain_retries` in its life after unknown answers."""
+
+    attempts: int = 4
+    uncertain_retries: int = 1
+
+
+class Step(StrEnum):
+    """What happens to a job after an attempt failed."""
+
+    RETRY = "retry"
+    LEAVE = "leave"
+    FAIL = "fail"
+    PARK = "park"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the job ends by this step; None where it does not end."""
+        return {Step.FAIL: Outcome.FAILED, Step.PARK: Outcome.UNCERTAIN}.get(self)
+
+
+def counts(failure: Failure, *, others_succeed: bool, probing: bool) -> Counts | None:
+    """Which allowance a failed attempt takes.
+
+    `others_succeed`: another request succeeded since this job's previous attempt, so the fault may be the job's own.
+    `probing`: the attempt was sent to find out whether an outage is over.
+    """
+    if probing:
+        return None
+    match RULES[failure].again:
+        case Again.RATIONED:
+            return Counts.RATION
+        case Again.COUNTED if others_succeed:
+            return Counts.RETRY
+    return None
+
+
+def next_step(failure: Failure, life: tuple[Attempt, ...], in_run: int, allowance: Allowance) -> Step:
+    """What to do after the last attempt of `life` (all the job's attempts ever) failed; `in_run` is the place in
+    `life` where this run's attempts begin."""
+    rule = RULES[failure]
+    match rule.again:
+        case Again.NEVER:
+            return Step.FAIL
+        case Again.NEXT_RUN:
+            return Step.LEAVE
+        case Again.RATIONED:
+            return Step.RETRY if _taken(life, Counts.RATION) <= allowance.uncertain_retries else Step.PARK
+        case Again.COUNTED:
+            if _taken(life, Counts.RETRY) >= LIFETIME_RETRIES:
+                return Step.FAIL
+            spent = _taken(life[in_run:], Counts.RETRY)
+            return Step.RETRY if spent <= min(rule.retries, allowance.attempts - 1) else Step.LEAVE
+    return Step.RETRY
+
+
+def step_at_start(life: tuple[Attempt, ...], allowance: Allowance) -> Step:
+    """Whether a job with these earlier attempts may be sent at all: a job that is in doubt for the third time, or whose
+    ration was spent before the run ended, is parked."""
+    doubts, rationed = _taken(life, Counts.DOUBT), _taken(life, Counts.RATION)
+    return Step.PARK if doubts > LIFETIME_DOUBTS or rationed > allowance.uncertain_retries else Step.RETRY
+
+
+def _taken(life: tuple[Attempt, ...], which: Counts) -> int:
+    return sum(attempt.counts is which for attempt in life)

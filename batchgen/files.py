@@ -1,0 +1,116 @@
+"""The real file operations, all of them below one folder. Decides nothing: order and meaning are the callers'.
+
+Every path goes through one descriptor of the folder, so that nothing is written elsewhere even when the folder is
+moved or replaced during a run. Files are the owner's alone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from batchgen.world import SyncFailed
+
+_NEW_FILE, _NEW_DIR = 0o600, 0o700
+
+
+class PosixFiles:
+    """File operations below `root`, which is made where it is missing."""
+
+    def __init__(self, root: Path) -> None:
+        missing = [d for d in (root, *root.parents) if not d.exists()]
+        root.mkdir(_NEW_DIR, parents=True, exist_ok=True)
+        for made in missing:
+            _sync_dir(made.parent, None)
+        self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+
+    def close_root(self) -> None:
+        os.close(self._root)
+
+    def make_dir(self, path: str) -> None:
+        parts = path.split("/")
+        for depth in range(1, len(parts) + 1):
+            step = "/".join(parts[:depth])
+            try:
+                os.mkdir(step, _NEW_DIR, dir_fd=self._root)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(step, dir_fd=self._root, follow_symlinks=False).st_mode):
+                    raise
+            else:
+                self.sync_dir("/".join(parts[: depth - 1]) or ".")
+
+    def create(self, path: str) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _NEW_FILE, dir_fd=self._root)
+
+    def append_to(self, path: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        return os.open(path, flags, _NEW_FILE, dir_fd=self._root)
+
+    def open(self, path: str) -> int:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
+
+    def write(self, handle: int, data: bytes) -> None:
+        written = os.write(handle, data)
+        while written < len(data):
+            written += os.write(handle, memoryview(data)[written:])
+
+    def truncate(self, handle: int, size_bytes: int) -> None:
+        os.ftruncate(handle, size_bytes)
+
+    def size(self, handle: int) -> int:
+        return os.fstat(handle).st_size
+
+    def sync(self, handle: int) -> None:
+        try:
+            os.fdatasync(handle)
+        except OSError as error:
+            raise SyncFailed(error.errno, error.strerror) from error
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def sync_dir(self, path: str) -> None:
+        _sync_dir(path, self._root)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=self._root, dst_dir_fd=self._root)
+
+    def remove(self, path: str) -> None:
+        os.unlink(path, dir_fd=self._root)
+
+    def size_of(self, path: str) -> int | None:
+        try:
+            found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+    def read(self, path: str) -> bytes:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
+        with os.fdopen(handle, "rb") as file:
+            return file.read()
+
+    def read_at(self, handle: int, offset: int, size_bytes: int) -> bytes:
+        return os.pread(handle, size_bytes, offset)
+
+    def names(self, path: str) -> list[str]:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._root)
+        try:
+            return os.listdir(handle)  # noqa: PTH208 - a descriptor, not a path
+        finally:
+            os.close(handle)
+
+    def free_bytes(self) -> int:
+        found = os.fstatvfs(self._root)
+        return found.f_bavail * found.f_frsize
+
+
+def _sync_dir(path: str | Path, root: int | None) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        raise SyncFailed(error.errno, error.strerror) from error
+    finally:
+        os.close(handle)

@@ -1,0 +1,43 @@
+"""Who may write: one process at a time, held by the kernel, free again however its holder dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from batchgen.folder.records import State
+from batchgen.layout import PRIVATE, STATE
+from batchgen.model import FolderBusy, UsageError
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Hold the folder's kernel lock, or raise FolderBusy at once; it is free again however the holder dies."""
+    from filelock import FileLock, Timeout
+
+    private = root / PRIVATE
+    private.mkdir(0o700, parents=True, exist_ok=True)
+    lock = FileLock(private / "lock", timeout=0, mode=0o600)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderBusy(f"{root}: {_holder(root)} is at work here; nothing was touched") from None
+    except NotImplementedError as error:
+        raise UsageError(
+            f"{root}: this file system has no locks, so two runs could pay twice; choose another output folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(root: Path) -> str:
+    try:
+        state = msgspec.json.decode((root / STATE).read_bytes(), type=State)
+        return f"run {state.run} (process {state.pid} on {state.host}, since {state.started_at})"
+    except (OSError, msgspec.MsgspecError):
+        return "another run"

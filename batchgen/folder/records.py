@@ -1,0 +1,152 @@
+"""What earlier runs left in an output folder, read and never changed: log, attempts, pictures, state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from batchgen import joblog
+from batchgen.joblog import Fold, Lives, Seen
+from batchgen.layout import ATTEMPTS, LOG, STATE, superseded
+from batchgen.model import Entry, Job, Outcome, Standing, UsageError
+from batchgen.world import Files
+
+_CHUNK_BYTES = 1 << 20
+_LINE_BYTES = 4096
+
+
+class State(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the folder remembers beside its log: whose pictures these are, and who is or was at work."""
+
+    manifest: str
+    run: str = ""
+    pid: int = 0
+    host: str = ""
+    started_at: str = ""
+    heartbeat_at: str = ""
+    doing: str = ""
+
+
+class Records:
+    """The folder as a reader sees it, also while a run is at work; torn tails are left out."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.fold = Fold()
+        self.lives = Lives(self.last_n)
+        self._log: int | None = None
+
+    def load(self) -> None:
+        """Read the log and the attempts file.
+
+        Raises UsageError where one is damaged before its tail: to skip a line could mean to pay again.
+        """
+        for path, add in ((LOG, self.fold.add), (ATTEMPTS, self._add_note)):
+            if self.files.size_of(path) is None:
+                continue
+            handle = self.files.open(path)
+            fold_lines(lines(self.files, handle), path, add)
+            if path == LOG:
+                self._log = handle
+            else:
+                self.files.close(handle)
+
+    def _add_note(self, line: bytes, offset: int) -> None:
+        self.lives.add(line)
+
+    def last_n(self, job: str, fingerprint: str) -> int:
+        """The number of the job's last attempt that the log tells; 0 for none."""
+        row = self.fold.row(job, fingerprint)
+        return row.last_n if row else 0
+
+    def standing(self, job: Job) -> Standing:
+        """Where the job stands by the log and by what is on the disk."""
+        row = self.fold.row(job.id, job.fingerprint)
+        if row is None:
+            return Standing.CHANGED if self.fold.rows(job.id) else Standing.PENDING
+        if row.outcome is not Outcome.DONE:
+            return Standing(row.outcome.value)
+        seen = self.seen(row.offset)
+        rivals = len(self.fold.rows(job.id)) > 1
+        if self.in_place(seen, rivals=rivals):
+            return Standing.DONE
+        away = all(
+            self.files.size_of(superseded(p.file, seen.fingerprint, p.sha256)) == p.size_bytes for p in seen.images
+        )
+        return Standing.SUPERSEDED if away else Standing.MISSING
+
+    def in_place(self, seen: Seen, *, rivals: bool) -> bool:
+        """Whether the entry's pictures bear their final names; with `rivals` those could be another entry's."""
+        return all(
+            self.files.size_of(p.file) == p.size_bytes
+            and not (rivals and self.files.size_of(superseded(p.file, seen.fingerprint, p.sha256)) is not None)
+            for p in seen.images
+        )
+
+    def seen(self, offset: int) -> Seen:
+        return joblog.decode_seen(self._line(offset))
+
+    def entry(self, job: str, fingerprint: str) -> Entry | None:
+        """The whole entry that holds for a job, read back from the log."""
+        row = self.fold.row(job, fingerprint)
+        return joblog.decode(self._line(row.offset)) if row else None
+
+    def _line(self, offset: int) -> bytes:
+        assert self._log is not None
+        size = _LINE_BYTES
+        while True:
+            data = self.files.read_at(self._log, offset, size)
+            end = data.find(b"\n")
+            if end >= 0 or len(data) < size:
+                return data[: end + 1] or data
+            size *= 4
+
+    def close(self) -> None:
+        if self._log is not None:
+            self.files.close(self._log)
+            self._log = None
+
+
+def read_state(files: Files) -> State | None:
+    """The folder's state; None where there is none that can be read."""
+    try:
+        return msgspec.json.decode(files.read(STATE), type=State)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
+    offset, rest = 0, b""
+    while data := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
+        *whole, rest = (rest + data).split(b"\n")
+        for line in whole:
+            yield offset, line + b"\n"
+            offset += len(line) + 1
+    if rest:
+        yield offset, rest
+
+
+def fold_lines(found: Iterable[tuple[int, bytes]], path: str, add: Callable[[bytes, int], None]) -> int:
+    """Feed whole lines to `add`; the size up to which the file is good. Damage at its very end is only left out.
+
+    Raises UsageError for damage that good lines follow.
+    """
+    good, bad = 0, 0
+    for number, (offset, line) in enumerate(found, 1):
+        try:
+            if not line.endswith(b"\n"):
+                break
+            if line.strip():
+                add(line, offset)
+        except joblog.BAD_LINE:
+            bad = bad or number
+            continue
+        if bad:
+            raise UsageError(
+                f"{path}:{bad}: this line is damaged and whole lines follow it; to go on without it could mean to pay"
+                " again, so mend or remove the line by hand first"
+            )
+        good = offset + len(line)
+    return good

@@ -1,0 +1,226 @@
+"""The output folder as the one process sees that holds its lock: it mends, adopts, appends, moves and never loses."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+
+import msgspec
+
+from batchgen import joblog
+from batchgen.folder.records import Records, State, fold_lines, lines
+from batchgen.joblog import Lives, SeenPicture
+from batchgen.layout import (
+    ATTEMPTS,
+    FOREIGN_FINGERPRINT,
+    IMAGES,
+    LOG,
+    PRIVATE,
+    QUARANTINE,
+    STATE,
+    TMP,
+    superseded,
+)
+from batchgen.model import Entry, Job, Outcome, StorageError
+from batchgen.world import Files
+
+_MAX_TAIL_BYTES = 1 << 26
+_QUARANTINE_BYTES = 1 << 20
+
+
+class _Appender:
+    """A file that only grows, by whole lines: a write that fails halfway is taken back."""
+
+    def __init__(self, files: Files, path: str) -> None:
+        self._files, self._path = files, path
+        self._handle = files.append_to(path)
+        self._size = files.size(self._handle)
+        self._lock = threading.Lock()
+        self.broken = False
+
+    @property
+    def handle(self) -> int:
+        return self._handle
+
+    def append(self, data: bytes) -> None:
+        with self._lock:
+            if self.broken:
+                raise StorageError(f"{self._path} cannot be written to any more")
+            if not self._size == self._files.size(self._handle) == self._files.size_of(self._path):
+                raise StorageError(
+                    f"{self._path} was changed, moved or cut by somebody else; the run stops before more"
+                )
+            try:
+                self._files.write(self._handle, data)
+            except OSError:
+                self.cut(self._size)
+                raise
+            self._size += len(data)
+
+    def cut(self, size: int) -> None:
+        self.broken = True
+        self._files.truncate(self._handle, size)
+        self._size, self.broken = size, False
+
+    def sync(self) -> None:
+        try:
+            self._files.sync(self._handle)
+        except OSError:
+            self.broken = True
+            raise
+
+    def close(self) -> None:
+        self._files.close(self._handle)
+
+
+class Folder(Records):
+    """An output folder that this process alone writes to; `load` comes first."""
+
+    def __init__(self, files: Files) -> None:
+        super().__init__(files)
+        for path in (PRIVATE, TMP, IMAGES):
+            files.make_dir(path)
+        self._entries = _Appender(files, LOG)
+        self._attempts = _Appender(files, ATTEMPTS)
+        self._log = self._entries.handle
+        files.sync_dir(".")
+        files.sync_dir(PRIVATE)
+        self.notices: list[str] = []
+
+    def load(self) -> None:
+        """Read what earlier runs left, mend torn tails, adopt whole pictures whose log line was lost.
+
+        Raises UsageError where a file is damaged before its tail: to skip a line could mean to pay again.
+        """
+        self._read(self._entries, LOG, self.fold.add)
+        self._read(self._attempts, ATTEMPTS, self._add_note)
+        for line in list(self.lives.prepared.values()):
+            self._adopt(line)
+        for name in self.files.names(TMP):
+            self.files.remove(f"{TMP}/{name}")
+
+    def _read(self, file: _Appender, path: str, add: Callable[[bytes, int], None]) -> None:
+        good = fold_lines(lines(self.files, file.handle), path, add)
+        if tail := self.files.read_at(file.handle, good, _MAX_TAIL_BYTES):
+            torn = self.files.append_to(f"{PRIVATE}/{PurePosixPath(path).name}.torn")
+            self.files.write(torn, tail + b"\n")
+            self.files.close(torn)
+            file.cut(good)
+            self.notices.append(f"{path} ended in a half-written line ({len(tail)} bytes); it was cut off")
+
+    def _adopt(self, line: bytes) -> None:
+        seen = joblog.decode_seen(line)
+        found = [self._find(picture) for picture in seen.images]
+        if not found or None in found:
+            return
+        for place, picture in zip(found, seen.images, strict=True):
+            if place and place != picture.file:
+                self.make_way(seen.job, [picture.file])
+                self.files.make_dir(str(PurePosixPath(picture.file).parent))
+                self.files.rename(place, picture.file)
+                self.files.sync_dir(str(PurePosixPath(picture.file).parent))
+        self._entries.append(line)
+        self._entries.sync()
+        self.fold.add(line, self.files.size(self._entries.handle) - len(line))
+        self.lives.forget(seen.job, seen.fingerprint)
+        self.notices.append(f"job {seen.job!r}: its finished picture had lost its log line and was adopted")
+
+    def _find(self, picture: SeenPicture) -> str | None:
+        """Where the picture's bytes are: under their final name, or still under a temporary one."""
+        drafts = [f"{TMP}/{name}" for name in self.files.names(TMP) if name.startswith(picture.sha256[:32])]
+        for place in (picture.file, *drafts):
+            if self.files.size_of(place) == picture.size_bytes and self._digest(place) == picture.sha256:
+                return place
+        return None
+
+    def _digest(self, path: str) -> str:
+        return hashlib.sha256(self.files.read(path)).hexdigest()
+
+    def append_attempts(self, data: bytes) -> None:
+        self._attempts.append(data)
+
+    def sync_attempts(self) -> None:
+        self._attempts.sync()
+
+    def append_log(self, data: bytes) -> None:
+        self._entries.append(data)
+
+    def sync_log(self) -> None:
+        self._entries.sync()
+
+    def make_way(self, job: str, files: Iterable[str]) -> None:
+        """Move the job's older pictures, and whatever else bears one of the names `files`, to `superseded/`.
+
+        They were paid for: nothing is overwritten and nothing deleted. Durable when the caller syncs the folders.
+        """
+        for row in self.fold.rows(job):
+            if row.outcome is Outcome.DONE and self.in_place(seen := self.seen(row.offset), rivals=True):
+                for picture in seen.images:
+                    self._move(picture.file, superseded(picture.file, seen.fingerprint, picture.sha256))
+        for file in files:
+            size = self.files.size_of(file)
+            if size == -1:
+                raise StorageError(f"{file} is not a regular file; move it away and run again")
+            if size is not None:
+                self._move(file, superseded(file, FOREIGN_FINGERPRINT, self._digest(file)))
+
+    def _move(self, old: str, new: str) -> None:
+        parents = [str(PurePosixPath(path).parent) for path in (new, old)]
+        self.files.make_dir(parents[0])
+        self.files.rename(old, new)
+        for parent in parents:
+            self.files.sync_dir(parent)
+
+    def restore(self, job: Job, again: Callable[[Entry], Entry]) -> None:
+        """Bring the job's superseded pictures back under their names; the log says so with `again(entry)`."""
+        entry = self.entry(job.id, job.fingerprint)
+        assert entry is not None
+        self.make_way(job.id, [picture.file for picture in entry.images])
+        for picture in entry.images:
+            self._move(superseded(picture.file, entry.fingerprint, picture.sha256), picture.file)
+        line = joblog.encode(again(entry))
+        self._entries.append(line)
+        self._entries.sync()
+        self.fold.add(line, self.files.size(self._entries.handle) - len(line))
+
+    def quarantine(self, job: str, n: int, body: bytes) -> None:
+        """Keep (the first MiB of) an answer that was paid for and is of no use, for whoever wants to know why."""
+        self.files.make_dir(QUARANTINE)
+        name = f"{QUARANTINE}/{job.replace('/', '~')}~{n}.body"
+        if self.files.size_of(name) is None:
+            handle = self.files.create(name)
+            try:
+                self.files.write(handle, body[:_QUARANTINE_BYTES])
+            finally:
+                self.files.close(handle)
+
+    def write_whole(self, path: str, data: bytes) -> None:
+        """Replace a small file atomically and durably."""
+        draft = f"{TMP}/{PurePosixPath(path).name}"
+        if self.files.size_of(draft) is not None:
+            self.files.remove(draft)
+        handle = self.files.create(draft)
+        try:
+            self.files.write(handle, data)
+            self.files.sync(handle)
+        finally:
+            self.files.close(handle)
+        self.files.rename(draft, path)
+        self.files.sync_dir(str(PurePosixPath(path).parent))
+
+    def write_state(self, state: State) -> None:
+        self.write_whole(STATE, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+
+    def compact(self, is_open: Callable[[str, str], bool]) -> None:
+        """At a clean end, keep of the attempts file only what tells of jobs that are not finished."""
+        lives = Lives(lambda job, fingerprint: self.last_n(job, fingerprint) if is_open(job, fingerprint) else 0xFFFF)
+        fold_lines(lines(self.files, self._attempts.handle), ATTEMPTS, lambda line, _: lives.add(line))
+        self.write_whole(ATTEMPTS, b"".join(map(joblog.encode, lives.ended())))
+        self._attempts.close()
+        self._attempts = _Appender(self.files, ATTEMPTS)
+
+    def close(self) -> None:
+        self._entries.close()
+        self._attempts.close()

@@ -1,0 +1,201 @@
+"""A YAML manifest -> its header and rows. Knows the top level; the fields of a job are the business of `fields`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
+
+from batchgen import text
+from batchgen.manifest import yaml12
+from batchgen.manifest.fields import FIELDS, LIMITS, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
+from batchgen.manifest.jobs import Rules, jobs
+from batchgen.manifest.row import Place, Row, nowhere
+from batchgen.manifest.yaml12 import Node
+from batchgen.model import Api, FileInput, Header, ManifestError, Problem
+
+MAX_YAML_BYTES = 8 * 1024 * 1024
+
+_STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
+_API = {
+    "style": _STYLE,
+    "url": Field("url", Annotated[str, Meta(pattern=r"\Ahttps?://\S+\Z")], "a URL with http:// or https://", "server"),
+    "key_env": Field(
+        "key_env",
+        Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z")],
+        "the name of the environment variable that holds the key (never the key)",
+        "where the key is",
+        hidden=True,
+    ),
+}
+_PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
+_TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A manifest that has been read: its header and its rows, and where the fields of its defaults stand."""
+
+    header: Header
+    rows: Iterable[Row | Problem]
+    default_place: Place = nowhere
+
+
+def read(file: str, lines: Iterable[bytes]) -> Document:
+    """The document in `lines`, called `file` in problems. Raises ManifestError with every problem that can be known."""
+    reader = _Reader(file)
+    root = reader.root(lines)
+    document = reader.document(root) if root else None
+    if document is None or reader.problems:
+        rows = document.rows if document else []
+        raise ManifestError(sorted(reader.problems + reader.in_rows(rows), key=lambda p: (p.line, p.column)))
+    return document
+
+
+class _Reader:
+    """Reads one document and gathers its problems."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.problems: list[Problem] = []
+        self.defaults: dict[str, Any] = {}
+
+    def root(self, lines: Iterable[bytes]) -> Node | None:
+        data = bytearray()
+        for line in lines:
+            data += line
+            if len(data) > MAX_YAML_BYTES:
+                what = f"a YAML manifest may hold at most {MAX_YAML_BYTES >> 20} MiB"
+                self._complain((0, 0), what, "put the rows into a CSV or JSONL file")
+                return None
+        try:
+            document = data.removeprefix(b"\xef\xbb\xbf").decode()
+        except UnicodeDecodeError as error:
+            before = bytes(error.object[: error.start]).decode().rpartition("\n")
+            place = before[0].count("\n") + len(before[1]) + 1, len(before[2]) + 1
+            self._complain(place, f"byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8")
+            return None
+        root, problems = yaml12.parse(self.file, document)
+        self.problems += problems
+        if root is None and not problems:
+            self._complain((1, 1), "the manifest is empty", "write a list of jobs")
+        return root
+
+    def document(self, root: Node) -> Document:
+        if isinstance(root.value, list):
+            return Document(Header(), [self._row(node) for node in root.elements])
+        if not isinstance(root.value, dict):
+            self._complain(root.place, "expected a mapping with 'jobs', or a list of jobs")
+            return Document(Header(), [])
+        for name in root.items:
+            if name not in _TOP:
+                self._complain(root.keys[name], *_unknown(name))
+        sections = {name: node for name, node in root.items.items() if node.value is not None}
+        defaults = sections.get("defaults")
+        header = Header(
+            self._api(sections["api"]) if "api" in sections else None,
+            self._section("limits", sections, LIMITS),
+            self._section("prices_usd", sections, None),
+            self._defaults(defaults) if defaults else {},
+        )
+        return Document(header, self._jobs(root), _places(defaults, FIELDS) if defaults else nowhere)
+
+    def _api(self, node: Node) -> Api:
+        if isinstance(node.value, dict):
+            return Api(**self._checked("api", node, _API))
+        clean, complaints = check_each({"style": node.value}, _API)
+        for complaint in complaints:
+            self._complain(node.place, complaint.what.replace("style", "api", 1))
+        return Api(**clean)
+
+    def _section(self, name: str, sections: Mapping[str, Node], table: Mapping[str, Field] | None) -> dict[str, Any]:
+        """The checked values of a mapping; without a table its keys are free and its values are prices."""
+        if name not in sections:
+            return {}
+        node = sections[name]
+        if not isinstance(node.value, dict):
+            self._complain(node.place, f"{name}: expected a mapping")
+            return {}
+        return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, _PRICE))
+
+    def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
+        clean, complaints = check_each(node.value, table)
+        for field, what, fix in complaints:
+            self._complain(_places(node, table)(field), f"{section}: {what}", fix)
+        return clean
+
+    def _defaults(self, node: Node) -> dict[str, Any]:
+        if not isinstance(node.value, dict):
+            self._complain(node.place, "defaults: expected a mapping")
+            return {}
+        values = _values(node)
+        if values.pop("id", None) is not None:
+            self._complain(node.keys["id"], "defaults: every job would get the same id", "remove it")
+        try:
+            self.defaults = check(values)
+        except Wrong as wrong:
+            self.defaults = wrong.clean
+            for field, what, fix in wrong.complaints:
+                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix)
+        return self.defaults
+
+    def _jobs(self, root: Node) -> list[Row | Problem]:
+        node = root.items.get("jobs")
+        if node is None:
+            self._complain(root.place, "'jobs' is missing", "list the jobs under it")
+        elif not isinstance(node.value, list):
+            self._complain(node.place, "jobs: expected a list of jobs", "begin each job with '- '")
+        else:
+            return [self._row(element) for element in node.elements]
+        return []
+
+    def _row(self, node: Node) -> Row | Problem:
+        if isinstance(node.value, dict):
+            return Row(node.line, _values(node), _places(node, FIELDS))
+        if node.text is not None and node.value is not None:
+            return Row(node.line, {"prompt": node.text}, lambda _: node.place)
+        what = "an empty job" if node.value is None else "expected a job, got a list"
+        return Problem(self.file, *node.place, what, "write its prompt, or its fields")
+
+    def in_rows(self, rows: Iterable[Row | Problem]) -> list[Problem]:
+        """What is wrong with the jobs, as far as the broken header lets one see."""
+        rules = Rules(self.file, "", lambda path: FileInput(path, ""), {"model": "unknown"} | self.defaults)
+        return [found for found in jobs(rows, rules) if isinstance(found, Problem)]
+
+    def _complain(self, place: tuple[int, int], what: str, fix: str = "") -> None:
+        self.problems.append(Problem(self.file, *place, what, fix))
+
+
+def _values(node: Node) -> dict[str, Any]:
+    """What a mapping says; a text field is what was written, `010` and `no` included."""
+    return {
+        name: child.text if name in TEXT_FIELDS and child.text is not None and child.value is not None else child.value
+        for name, child in node.items.items()
+    }
+
+
+def _places(node: Node, known: Mapping[str, Field]) -> Place:
+    """Where the fields of a mapping stand: a known one's value, the name of one that is not known."""
+
+    def place(path: str) -> tuple[int, int]:
+        if path in node.keys and path not in known:
+            return node.keys[path]
+        here = node
+        while here.items and path:
+            name, _, path = (path, "", "") if path in here.items else path.partition(".")
+            if name not in here.items:
+                break
+            here = here.items[name]
+        return here.place
+
+    return place
+
+
+def _unknown(name: str) -> tuple[str, str]:
+    what = f"'{text.printable(name, 60)}' is not known here"
+    if name in FIELDS:
+        return what, "fields of jobs go into 'jobs' or 'defaults'"
+    guess = nearest(name, _TOP, cutoff=0.6)
+    return what, f"did you mean '{guess}'?" if guess else f"known: {', '.join(_TOP)}"

@@ -1,0 +1,173 @@
+"""Row -> Job: defaults, id, fingerprint. Knows neither formats nor files; digests of inputs come from a callable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from batchgen import text
+from batchgen.manifest import ids
+from batchgen.manifest.fields import FIELDS, NESTED, Complaint, Wrong, check, shown
+from batchgen.manifest.row import Place, Row, nowhere
+from batchgen.model import FileInput, Job, Problem
+
+_INPUTS = ("image", "mask")
+_SENT = tuple(name for name in FIELDS if name not in ("id", "model", *NESTED))
+_TAKEN = "is taken by an earlier job (case and forms of the same letter do not tell ids apart)"
+_NO_MODEL = "give it in 'defaults', in the job or with '-D model=NAME'"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the rows of one manifest become jobs.
+
+    `name` is what problems call the file; `style` enters the fingerprint. A row's field wins over `overrides` (`-D`),
+    these win over `defaults`; both must have passed the checks. `digest` reads a picture by its path in the manifest
+    and raises ValueError with a message for people when it cannot serve. `default_place` says where a default stands.
+    """
+
+    name: str
+    style: str
+    digest: Callable[[str], FileInput]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    default_place: Place = nowhere
+
+
+def jobs(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem]:
+    """The jobs of `rows` in their order, and every problem at its turn; a row with problems yields no job.
+
+    Holds nothing of a row once it is done but a hash of its id.
+    """
+    builder = _Builder(rules)
+    for row in rows:
+        built = row if isinstance(row, Problem) else builder.build(row)
+        if isinstance(built, list):
+            yield from built
+        else:
+            yield built
+
+
+def canonical(value: Any) -> bytes:
+    """JSON that is equal for equal values: keys sorted, no blanks, UTF-8, 4.0 written as 4; a file is its digest.
+
+    This recipe is frozen: another would change every fingerprint, and so buy every picture again.
+    """
+    return _encode(_plain(value))
+
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+_ATOMS = frozenset({str, int, bool, type(None)})
+
+
+def _plain(value: Any) -> Any:
+    if type(value) in _ATOMS:
+        return value
+    if isinstance(value, dict):
+        return {name: inner if type(inner) in _ATOMS else _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float):  # repr is fixed by the language, the encoder's way with exponents is not
+        return int(value) if value.is_integer() and abs(value) < 1e21 else msgspec.Raw(repr(value).encode())
+    assert isinstance(value, FileInput), f"not JSON: {type(value)}"
+    return {"sha256": value.sha256}
+
+
+def fingerprint(style: str, model: str, request: dict[str, Any]) -> str:
+    """32 hex digits that change exactly when what is asked for changes; where an input file lies does not count."""
+    said = _encode({"style": style, "model": model, "request": _plain(request)})
+    return hashlib.sha256(said).hexdigest()[:32]
+
+
+class _Builder:
+    """Builds the jobs of one manifest; remembers the ids taken and the digests of default pictures."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.book = ids.IdBook()
+        self.base = _merged(rules.defaults, rules.overrides)
+        self.default_inputs: dict[str, FileInput | None] = {}
+
+    def build(self, row: Row) -> Job | list[Problem]:
+        """The job, or what keeps the row from being one; nothing at all when that has been said for an earlier row."""
+        complaints: list[Complaint] = []
+        try:
+            given = check(row.values)
+        except Wrong as wrong:
+            given, complaints = wrong.clean, wrong.complaints
+        whole = _merged(self.base, given)
+        if "prompt" not in whole or "model" not in whole:
+            complaints += _missing(whole, row.values)
+        job_id = self._claim(given, complaints)
+        problems = [row.problem(self.rules.name, *complaint) for complaint in complaints] if complaints else []
+        usable = self._read_inputs(row, given, whole, problems) if "image" in whole or "mask" in whole else True
+        if problems or not usable:
+            return problems
+        model = whole["model"]
+        request = {name: whole[name] for name in _SENT if name in whole}
+        if "params" in whole:
+            request |= whole["params"]
+        mark = fingerprint(self.rules.style, model, request)
+        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line)
+
+    def _claim(self, given: dict[str, Any], complaints: list[Complaint]) -> str:
+        """The job's id, taken in the book; complains about one that may not be."""
+        if "id" in given:
+            job_id: str = given["id"]
+            if wrong := ids.complaint(job_id):
+                complaints.append(Complaint("id", f"id: {wrong}, got {shown(job_id)}"))
+            elif not self.book.claim(job_id):
+                complaints.append(Complaint("id", f"id: {shown(job_id)} {_TAKEN}", "give each job an id of its own"))
+            return job_id
+        if complaints:
+            return ""
+        said = {name: value for name, value in given.items() if name != "meta"}
+        return self.book.claim_derived(ids.derived(given.get("prompt", ""), canonical(said)))
+
+    def _read_inputs(self, row: Row, given: dict[str, Any], whole: dict[str, Any], problems: list[Problem]) -> bool:
+        """Put the digests of image and mask into `whole`; False if a default picture is unusable."""
+        usable = True
+        for name in _INPUTS:
+            if name in given:
+                try:
+                    whole[name] = self.rules.digest(given[name])
+                except ValueError as error:
+                    problems.append(row.problem(self.rules.name, name, f"{name}: {text.printable(str(error))}"))
+            elif name in whole:
+                whole[name] = self._default_input(name, whole[name], problems)
+                usable = usable and whole[name] is not None
+        return usable
+
+    def _default_input(self, name: str, path: str, problems: list[Problem]) -> FileInput | None:
+        """The digest of a default picture. Its problem is told once, at the default's own place."""
+        if name not in self.default_inputs:
+            self.default_inputs[name] = None
+            try:
+                self.default_inputs[name] = self.rules.digest(path)
+            except ValueError as error:
+                overridden = name in self.rules.overrides
+                place = (0, 0) if overridden else self.rules.default_place(name)
+                source = "-D" if overridden else "defaults"
+                what = f"{source} {name}: {text.printable(str(error))}"
+                problems.append(Problem(self.rules.name, *place, what))
+        return self.default_inputs[name]
+
+
+def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Both, where `high` wins; params and meta are merged name by name."""
+    both = low | high
+    for name in NESTED:
+        if name in low and name in high:
+            both[name] = low[name] | high[name]
+    return both
+
+
+def _missing(whole: dict[str, Any], values: dict[str, Any]) -> Iterator[Complaint]:
+    if "prompt" not in whole and values.get("prompt") is None:
+        yield Complaint("prompt", "prompt: not given")
+    if "model" not in whole and values.get("model") is None:
+        yield Complaint("model", "model: not given", _NO_MODEL)

@@ -1,0 +1,10 @@
+"""The pool: which job's attempt is sent when, and what follows from how it ended. One event loop, at most C attempts.
+
+What a failure means is decided in `failures`, when something may be sent in `pacing`; here both are obeyed. The pool
+opens no file and no socket and reads no clock of its own.
+"""
+
+from batchgen.pool.scheduler import Pool
+from batchgen.pool.task import Pending, Policy, Stop
+
+__all__ = ["Pending", "Policy", "Pool", "Stop"]

@@ -1,0 +1,100 @@
+"""What one attempt's end means for everybody: pace, pauses, outages, the day, and whether the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from batchgen.events import Event, Paced
+from batchgen.failures import RULES, Effect, End
+from batchgen.model import ExitCode, Failure
+from batchgen.pacing import Gates
+from batchgen.pool.task import Fault, Policy, Sent, Task
+from batchgen.world import Clock, Randomness
+
+CANARY_REFUSALS = 10
+FORBIDDEN_IN_A_ROW = 3
+BARREN_COOLDOWNS = 5
+INTERNAL_ERRORS = 5
+
+
+class Consequences:
+    """Feeds the gates with successes and failures, and says stop where going on would be wrong."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        gates: Gates,
+        clock: Clock,
+        randomness: Randomness,
+        observe: Callable[[Event], None],
+        stop: Callable[[ExitCode, str], None],
+    ) -> None:
+        self._policy, self._gates, self._clock, self._random = policy, gates, clock, randomness
+        self._observe, self._stop = observe, stop
+        self.successes = 0
+        self._refusals = self._forbidden = self._internal = self._barren = 0
+
+    def success(self, sent: Sent, in_flight: int) -> None:
+        gates = self._gates
+        self.successes += 1
+        self._barren = self._forbidden = 0
+        gates.retries.succeeded()
+        if gates.breaker.succeeded():
+            gates.adaptive.restart("the server is back")
+            self._observe(Paced("the server answers again; starting slowly"))
+        elif sent.sent_s >= gates.cooldown.until_s and gates.adaptive.succeeded(in_flight):
+            self._observe(Paced(f"concurrency {int(gates.adaptive.limit)}: {gates.adaptive.reason}", routine=True))
+
+    def failure(self, task: Task, sent: Sent, fault: Fault, now_s: float) -> bool:
+        """Take the failure in; True where it is no fault of the job's own and stops the run."""
+        rule, gates = RULES[fault.failure], self._gates
+        if task.probing and rule.end is End.REFUSED and rule.effect is not Effect.OUTAGE and gates.breaker.succeeded():
+            gates.adaptive.restart("the server is back")
+        match rule.effect:
+            case Effect.SLOW:
+                gates.adaptive.slow()
+            case Effect.FEWER:
+                gates.adaptive.cut(0.5, "too many open files")
+            case Effect.OUTAGE:
+                gates.adaptive.slow()
+                if gates.breaker.failed(now_s):
+                    self._observe(Paced(f"no answers ({fault.failure}: {fault.message}); asking now and then"))
+            case Effect.COOLDOWN:
+                self._cool_down(sent, fault, now_s)
+            case Effect.QUOTA:
+                gates.day.close(self._clock.utc(), self._random.random())
+            case Effect.STOP:
+                self._stop(rule.exit_code, f"{fault.failure}: {fault.message}")
+            case Effect.CANARY:
+                return self._canary(fault)
+        if fault.failure is Failure.INTERNAL:
+            self._internal += 1
+            if self._internal >= INTERNAL_ERRORS:
+                self._stop(ExitCode.INTERNAL, f"{self._internal} unexpected errors, the last: {fault.message}")
+        return False
+
+    def _cool_down(self, sent: Sent, fault: Fault, now_s: float) -> None:
+        gates = self._gates
+        if not gates.cooldown.begin(now_s, sent.sent_s, fault.asked_s, self._random.random()):
+            return
+        gates.adaptive.cut(0.8, "rate limited")
+        self._barren += 1
+        pause_s, limit = gates.cooldown.until_s - now_s, int(gates.adaptive.limit)
+        self._observe(Paced(f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"))
+        if self._barren >= BARREN_COOLDOWNS:
+            # Five pauses without one success between them: the minute is not what is spent.
+            gates.day.close(self._clock.utc(), self._random.random())
+
+    def _canary(self, fault: Fault) -> bool:
+        """Refusals that would be the same for every job stop the run before they fail the whole manifest."""
+        if fault.failure is Failure.BAD_REQUEST:
+            self._refusals += 1
+            if not self.successes and self._refusals >= CANARY_REFUSALS:
+                self._stop(ExitCode.USAGE, f"the first {self._refusals} requests were all refused: {fault.message}")
+            return False
+        self._forbidden += fault.failure is Failure.FORBIDDEN
+        if not self.successes or self._forbidden >= FORBIDDEN_IN_A_ROW:
+            self._stop(RULES[fault.failure].exit_code, f"{fault.failure}: {fault.message}")
+            return True
+        return False

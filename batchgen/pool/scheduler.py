@@ -1,0 +1,276 @@
+"""Which job is sent next, and where it goes afterwards: on, back into the heap, or out.
+
+Waiting jobs are data in a heap, not sleeping tasks, and nothing is pulled before there is room for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import datetime
+from itertools import count
+
+from tenacity import RetryCallState, wait_exponential
+
+from batchgen import failures, joblog
+from batchgen.events import Event, Finished, Left, Tried
+from batchgen.failures import RULES, Effect, Step
+from batchgen.joblog import Ended
+from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, StorageError
+from batchgen.pacing import QUOTA_HINT_S, Gates, Hold, backoff_s
+from batchgen.pool.consequences import Consequences
+from batchgen.pool.sender import Sender
+from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task
+from batchgen.text import printable
+from batchgen.world import Clock, Deliver, Randomness, Transport, Verdict
+
+SLICE_S = 30.0
+ABORT_S = 5.0
+_bound_s = wait_exponential(multiplier=1, max=60)
+
+
+class Pool:
+    """Does the jobs that `pull` hands out, until there are none or something says stop."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        pull: Callable[[int], Awaitable[Sequence[Pending]]],
+        gates: Gates,
+        transport: Transport,
+        deliver: Deliver,
+        note: Callable[[bytes], None],
+        clock: Clock,
+        randomness: Randomness,
+        observe: Callable[[Event], None],
+    ) -> None:
+        self._policy, self._pull, self._gates = policy, pull, gates
+        self._transport, self._deliver, self._note = transport, deliver, note
+        self._clock, self._random, self._observe = clock, randomness, observe
+        self._sender = Sender(policy, transport=transport, deliver=deliver, note=note, clock=clock)
+        self._effects = Consequences(
+            policy, gates=gates, clock=clock, randomness=randomness, observe=observe, stop=self.stop
+        )
+        self.stops: list[Stop] = []
+        self.hold: Hold | None = None
+        self.unfinished: set[tuple[str, str]] = set()
+        self.in_flight = self.in_doubt = 0
+        self._fresh: deque[Task] = deque()
+        self._waiting: list[tuple[float, int, Task]] = []
+        self._order = count()
+        self._running: set[asyncio.Task[None]] = set()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._pulling = self._exhausted = self._probe_cleared = False
+        self._aborted_s = math.inf
+        self._wake = asyncio.Event()
+
+    def stop(self, exit_code: ExitCode, reason: str) -> None:
+        """Send nothing more; what is in flight gets until its own deadline."""
+        if all(stop.exit_code is not exit_code for stop in self.stops):
+            self.stops.append(Stop(exit_code, reason))
+        self._wake.set()
+
+    def abort(self) -> None:
+        """Let go of requests without an answer; answers that have come are still written, for at most five seconds."""
+        self._aborted_s = self._clock.monotonic()
+        for task in self._sending:
+            task.cancel()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until every job has ended or is left to another run. Never raises for what a job or a server does."""
+        while not self._over():
+            self._wake.clear()
+            wait_s = self._fill()
+            if self._over():
+                break
+            slice_s = ABORT_S / 10 if self._aborted_s < math.inf else SLICE_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(wait_s, 0.001), slice_s)):
+                    await self._wake.wait()
+        for task in [*self._fresh, *(task for _, _, task in self._waiting)]:
+            self._remember(task)
+
+    def _over(self) -> bool:
+        if self._clock.monotonic() > self._aborted_s + ABORT_S:
+            return True
+        nothing_left = self._exhausted and not self._waiting and not self._fresh
+        return not self._running and bool(self.stops or nothing_left)
+
+    # What is sent next
+
+    def _fill(self) -> float:
+        """Start what may start; the seconds until something else may."""
+        while not self.stops:
+            now_s, utc = self._clock.monotonic(), self._clock.utc()
+            self.hold = self._gates.hold(now_s, utc, self.in_flight, self._random.random())
+            if self.hold:
+                self._check_patience(now_s)
+                return self.hold.wait_s
+            if self._gates.breaker.opened_s is not None and not self._probe_cleared:
+                self._gates.breaker.probe()
+                self._spawn(self._ask_whether_reachable())
+                return math.inf
+            self._refill()
+            task = self._next(now_s)
+            if task is None:
+                return self._waiting[0][0] - now_s if self._waiting else math.inf
+            if limit := self._gates.budget.spent(task.price_usd or 0.0):
+                self._fresh.appendleft(task)
+                self.stop(ExitCode.WORK_LEFT, limit)
+            else:
+                self._start(task, now_s, utc)
+        return math.inf
+
+    def _check_patience(self, now_s: float) -> None:
+        if (until := self._gates.day.closed_until) and not self._policy.wait_for_quota:
+            self.stop(ExitCode.WORK_LEFT, f"the day's quota is spent; it opens again at {joblog.timestamp(until)}")
+        if self._gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s:
+            minutes = self._policy.give_up_after_s / 60
+            self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {minutes:g} minutes")
+
+    def _refill(self) -> None:
+        room = len(self._waiting) < 4 * self._policy.concurrency
+        if not (self._pulling or self._exhausted) and room and len(self._fresh) < self._policy.concurrency:
+            self._pulling = True
+            self._spawn(self._pull_some())
+
+    async def _pull_some(self) -> None:
+        found: Sequence[Pending] = []
+        try:
+            found = await self._pull(self._policy.concurrency)
+        except Exception as error:  # the manifest was edited, or its file is gone: what runs is still finished
+            self.stop(getattr(error, "exit_code", ExitCode.INTERNAL), printable(str(error)) or type(error).__name__)
+        self._pulling, self._exhausted = False, not found
+        now_s = self._clock.monotonic()
+        for pending in found:
+            price = self._policy.prices_usd.get(pending.job.model)
+            task = Task(pending, now_s, now_s, pending.life, price, self._effects.successes)
+            if outcome := failures.step_at_start(task.life, self._policy.allowance).outcome:
+                self._spawn(self._finish(task, outcome))
+            else:
+                self._fresh.append(task)
+
+    def _next(self, now_s: float) -> Task | None:
+        """The job to send now: one whose backoff is over before new ones, if the retry budget allows."""
+        probe = self._probe_cleared
+        due = self._waiting and (self._waiting[0][0] <= now_s or (probe and not self._fresh))
+        if due and (probe or self._gates.retries.hold(now_s) is None):
+            return heapq.heappop(self._waiting)[2]
+        return self._fresh.popleft() if self._fresh else None
+
+    def _start(self, task: Task, now_s: float, utc: datetime) -> None:
+        task.queued_s += max(0.0, now_s - task.due_s)
+        task.probing, self._probe_cleared = self._probe_cleared, False
+        if task.probing:
+            self._gates.breaker.probe()
+        again = len(task.life) > task.in_run and not task.probing
+        self._gates.sent(now_s, utc, task.price_usd or 0.0, again=again)
+        self.in_flight += 1
+        self._sending.add(self._spawn(self._attempt(task)))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._sending.discard(task)
+        self._wake.set()
+
+    async def _ask_whether_reachable(self) -> None:
+        if await self._transport.reachable():
+            self._probe_cleared, self._gates.breaker.probing = True, False
+        else:
+            self._gates.breaker.probe_ended(self._clock.monotonic())
+
+    # One job's attempt, and what becomes of the job
+
+    async def _attempt(self, task: Task) -> None:
+        this = asyncio.current_task()
+        try:
+            body = await self._transport.prepare(task.job)
+            sent, result = await self._sender.attempt(task, body, lambda: self._sending.discard(this))
+            if isinstance(result, Entry):
+                self._effects.success(sent, self.in_flight)
+                self._observe(Tried(result.attempts[-1], task.price_usd, len(result.images)))
+                self._observe(Finished(result))
+            else:
+                await self._failed(task, sent, result)
+        except asyncio.CancelledError:
+            self.in_doubt += 1
+            self.unfinished.add((task.job.id, task.job.fingerprint))
+        except InputChanged as error:
+            self._gates.budget.refused(task.price_usd or 0.0)
+            self._leave(task, Failure.INTERNAL, str(error))
+        except (StorageError, OSError) as error:
+            self.unfinished.add((task.job.id, task.job.fingerprint))
+            self.stop(ExitCode.STORAGE, printable(str(error)))
+        finally:
+            self.in_flight -= 1
+            if task.probing:
+                self._gates.breaker.probe_ended(self._clock.monotonic())
+
+    async def _failed(self, task: Task, sent: Sent, fault: Fault) -> None:
+        now_s, job, rule = self._clock.monotonic(), task.job, RULES[fault.failure]
+        others_succeed = self._effects.successes > task.successes_before
+        task.successes_before = self._effects.successes
+        attempt = Attempt(
+            n=sent.n,
+            at=sent.at,
+            elapsed_s=round(now_s - sent.sent_s, 6),
+            billed=rule.billed,
+            http=fault.http,
+            failure=fault.failure,
+            code=fault.code,
+            message=printable(self._policy.key.hide(fault.message)),
+            counts=failures.counts(fault.failure, others_succeed=others_succeed, probing=task.probing),
+        )
+        task.life = (*task.life, attempt)
+        self._note(joblog.encode(Ended(job.id, job.fingerprint, attempt, task.price_usd)))
+        if rule.billed is Billed.NO:
+            self._gates.budget.refused(task.price_usd or 0.0)
+        self._observe(Tried(attempt, task.price_usd))
+        stops = self._effects.failure(task, sent, fault, now_s)
+        step = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
+        await self._go_on(task, Step.LEAVE if stops else step, fault, now_s)
+
+    async def _go_on(self, task: Task, step: Step, fault: Fault, now_s: float) -> None:
+        if outcome := step.outcome:
+            await self._finish(task, outcome)
+        elif step is Step.LEAVE:
+            self._leave(task, fault.failure, fault.message)
+        else:
+            wait_s = self._backoff_s(task, fault)
+            task.due_s, task.waited_s = now_s + wait_s, task.waited_s + wait_s
+            heapq.heappush(self._waiting, (task.due_s, next(self._order), task))
+
+    def _backoff_s(self, task: Task, fault: Fault) -> float:
+        rule = RULES[fault.failure]
+        if rule.effect in (Effect.COOLDOWN, Effect.QUOTA):
+            return self._random.random()
+        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+        state.attempt_number = len(task.life) - task.in_run
+        least_s = max(rule.min_wait_s, min(fault.asked_s or 0.0, QUOTA_HINT_S))
+        return backoff_s(_bound_s(state), self._random.random(), least_s)
+
+    async def _finish(self, task: Task, outcome: Outcome) -> None:
+        result = await self._deliver.submit(Verdict(task.draft(self._policy), outcome))
+        if isinstance(result, Entry):
+            self._observe(Finished(result))
+
+    def _leave(self, task: Task, failure: Failure, message: str) -> None:
+        self._remember(task)
+        self._observe(Left(task.job, failure, printable(self._policy.key.hide(message))))
+
+    def _remember(self, task: Task) -> None:
+        """The job has attempts that only the attempts file tells of."""
+        if task.life:
+            self.unfinished.add((task.job.id, task.job.fingerprint))

@@ -1,0 +1,70 @@
+"""One attempt, from the job to what came of it: intent, request, answer, pictures. Decides nothing about the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from batchgen import failures, joblog
+from batchgen.joblog import Intent
+from batchgen.model import AttemptFailed, BadAnswer, Entry, Failure, Reply, ServerError
+from batchgen.pacing import QUOTA_HINT_S, retry_after_s
+from batchgen.pool.task import Fault, Policy, Sent, Task
+from batchgen.protocol import read_error
+from batchgen.world import Clock, Deliver, Delivery, Transport
+
+
+class Sender:
+    """Sends attempts; `fastest_s` remembers the quickest success of each model."""
+
+    def __init__(
+        self, policy: Policy, *, transport: Transport, deliver: Deliver, note: Callable[[bytes], None], clock: Clock
+    ) -> None:
+        self._policy, self._transport, self._deliver = policy, transport, deliver
+        self._note, self._clock = note, clock
+        self._fastest_s: dict[str, float] = {}
+
+    async def attempt(self, task: Task, body: bytes, answered: Callable[[], None]) -> tuple[Sent, Entry | Fault]:
+        """Send one request for the task and save what comes; `answered` is called when the network is done with.
+
+        Raises StorageError or OSError where intent or pictures cannot be written.
+        """
+        job, policy = task.job, self._policy
+        sent = Sent(task.next_n, joblog.timestamp(self._clock.utc()), self._clock.monotonic())
+        self._note(joblog.encode(Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd)))
+        try:
+            reply = await self._transport.send(body, policy.timeout_s)
+        except AttemptFailed as error:
+            return sent, Fault(error.failure, str(error))
+        except Exception as error:  # whatever the transport lets slip concerns this job alone
+            return sent, _internal(error)
+        finally:
+            answered()
+        if reply.status != 200:
+            return sent, self._refusal(task, reply, read_error(policy.key.hide_bytes(reply.body)))
+        result = await self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
+        return sent, self._outcome(task, reply, result)
+
+    def _outcome(self, task: Task, reply: Reply, result: Entry | ServerError | Exception) -> Entry | Fault:
+        match result:
+            case Entry():
+                model = task.job.model
+                self._fastest_s[model] = min(reply.response_s, self._fastest_s.get(model, math.inf))
+                return result
+            case ServerError():
+                return self._refusal(task, reply, result)
+            case BadAnswer():
+                return Fault(Failure.BAD_ANSWER, str(result), reply.status)
+        return _internal(result)
+
+    def _refusal(self, task: Task, reply: Reply, error: ServerError) -> Fault:
+        fastest_s = self._fastest_s.get(task.job.model)
+        failure = failures.classify(reply.status, error, elapsed_s=reply.response_s, fastest_s=fastest_s)
+        asked_s = retry_after_s(reply.headers, self._clock.utc())
+        if failure is Failure.RATE_LIMITED and asked_s is not None and asked_s > QUOTA_HINT_S:
+            failure = Failure.QUOTA_SPENT
+        return Fault(failure, error.message, reply.status, error.code, asked_s)
+
+
+def _internal(error: Exception) -> Fault:
+    return Fault(Failure.INTERNAL, f"{type(error).__name__}: {error}")

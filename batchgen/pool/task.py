@@ -1,0 +1,113 @@
+"""The pool's nouns: what it is told, what it is given to do, and how far each job is. No decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from batchgen.failures import Allowance
+from batchgen.joblog import Draft
+from batchgen.model import Attempt, Billed, ExitCode, Failure, Job, Reply, Secret
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the pool is told once: names for the log, limits of patience, prices."""
+
+    run: str
+    manifest: str
+    api: str
+    key: Secret
+    concurrency: int
+    timeout_s: float
+    allowance: Allowance
+    give_up_after_s: float = 1800.0
+    wait_for_quota: bool = False
+    prices_usd: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A job to be done, with its attempts so far and the number of the last one that the log already tells."""
+
+    job: Job
+    life: tuple[Attempt, ...] = ()
+    last_n: int = 0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Nothing more is sent; `exit_code` and `reason` are the run's."""
+
+    exit_code: ExitCode
+    reason: str
+
+
+@dataclass
+class Task:
+    """A job on its way through the pool; data while it waits.
+
+    `due_s` is the monotonic time from which it may be sent, `life` all its attempts ever, `successes_before` how many
+    others had succeeded when it was last sent, `probing` that it is sent to learn whether an outage is over.
+    """
+
+    pending: Pending
+    ready_s: float
+    due_s: float
+    life: tuple[Attempt, ...]
+    price_usd: float | None
+    successes_before: int
+    queued_s: float = 0.0
+    waited_s: float = 0.0
+    probing: bool = False
+
+    @property
+    def job(self) -> Job:
+        return self.pending.job
+
+    @property
+    def in_run(self) -> int:
+        """The place in `life` where this run's attempts begin."""
+        return len(self.pending.life)
+
+    @property
+    def next_n(self) -> int:
+        return (self.life[-1].n if self.life else self.pending.last_n) + 1
+
+    def draft(self, policy: Policy, sent: Sent | None = None, reply: Reply | None = None) -> Draft:
+        """Everything of the job's entry that is known, with the attempt that `reply` has just ended."""
+        life = self.life
+        if sent and reply:
+            life = (*life, Attempt(sent.n, sent.at, round(reply.response_s, 6), Billed.YES, http=reply.status))
+        return Draft(
+            job=self.job,
+            run=policy.run,
+            manifest=policy.manifest,
+            api=policy.api,
+            attempts=life,
+            ready_s=self.ready_s,
+            queued_s=self.queued_s,
+            waited_s=self.waited_s,
+            first_byte_s=reply.first_byte_s if reply else None,
+            response_s=reply.response_s if reply else None,
+            price_usd=self.price_usd,
+        )
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One attempt under way."""
+
+    n: int
+    at: str
+    sent_s: float
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How an attempt failed, in the words of the classification; `asked_s` is the pause the server asked for."""
+
+    failure: Failure
+    message: str
+    http: int | None = None
+    code: str | None = None
+    asked_s: float | None = None

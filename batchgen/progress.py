@@ -1,0 +1,97 @@
+"""How a run looks while it goes on: a bar on a terminal, a plain line now and then elsewhere. Never stops a run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from batchgen.events import Event, Finished, Left, Paced, Tried
+from batchgen.model import Entry, Outcome
+from batchgen.summary import duration
+from batchgen.world import Clock
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_EVERY_S = 60.0
+
+
+def say(message: str, stream: TextIO | None = None) -> None:
+    """A line to people. A reader that has gone away or a full disk is no reason to stop."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(message, file=stream or sys.stderr, flush=True)
+
+
+class Progress:
+    """An observer of the pool that shows how far it is."""
+
+    def __init__(self, remaining: int, clock: Clock, *, quiet: bool, verbose: bool) -> None:
+        self._remaining, self._clock, self._quiet, self._verbose = remaining, clock, quiet, verbose
+        self._began_s = self._last_line_s = clock.monotonic()
+        self._ended = self._failed = 0
+        self.in_flight: Callable[[], int] = lambda: 0
+        self._bar = None if quiet else _bar(remaining)
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Finished(entry=entry):
+                self._finished(entry)
+            case Paced(message=message, routine=routine) if self._verbose or not routine:
+                self._write(message)
+            case Tried(attempt=attempt) if self._verbose and attempt.failure:
+                self._write(f"attempt {attempt.n}: {attempt.failure} ({attempt.message})")
+            case Left(job=job, message=message) if self._verbose:
+                self._write(f"{job.id}: left for another run ({message})")
+        self.tick()
+
+    def _finished(self, entry: Entry) -> None:
+        self._ended += 1
+        self._failed += entry.outcome is not Outcome.DONE
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                if self._failed:
+                    self._bar.set_postfix_str(f"{self._failed} without a picture", refresh=False)
+                self._bar.update()
+        if entry.outcome is not Outcome.DONE:
+            last = entry.attempts[-1] if entry.attempts else None
+            self._write(f"{entry.job}: {entry.outcome} ({last.failure}: {last.message})" if last else entry.job)
+
+    def tick(self) -> None:
+        """Say how far it is, if that has not been said for a minute and no bar shows it."""
+        now_s = self._clock.monotonic()
+        if self._bar is None and not self._quiet and now_s - self._last_line_s >= LINE_EVERY_S:
+            self._last_line_s = now_s
+            say(self._line(now_s))
+
+    def _line(self, now_s: float) -> str:
+        elapsed_s = now_s - self._began_s
+        rate = self._ended / elapsed_s if elapsed_s else 0.0
+        eta = f", about {duration((self._remaining - self._ended) / rate)} left" if rate else ""
+        failed = f", {self._failed} without a picture" if self._failed else ""
+        return (
+            f"{self._ended} of {self._remaining} ended{failed}, {self.in_flight()} in flight,"
+            f" {rate * 60:.1f} a minute{eta}"
+        )
+
+    def _write(self, message: str) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.write(message, file=sys.stderr)
+        elif not self._quiet:
+            say(message)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()
+
+
+def _bar(total: int) -> tqdm[Any] | None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            return tqdm(total=total, unit="job", dynamic_ncols=True, smoothing=0.05, mininterval=0.5, disable=None)
+    return None

@@ -1,0 +1,98 @@
+"""The wire formats, both directions, one module per style; client and sandbox use the same ones.
+
+Bytes in, values out, and back. Nothing here sends, waits, judges whether to retry, or looks at pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+import pybase64
+
+from batchgen.model import BadAnswer, ServerError
+from batchgen.text import printable
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_DATA_PREFIX = re.compile(r"data:[\w/+.;=-]{0,100}?,")
+_TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class Drawn(msgspec.Struct, frozen=True):
+    """One picture of an answer: its encoded bytes, and what the server says of it."""
+
+    data: bytes
+    index: int = 0
+    inference_s: float | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A success answer: at least one picture, in the order of their indices."""
+
+    pictures: tuple[Drawn, ...]
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes behind `text`, strictly; a `data:` prefix, white space, the url-safe alphabet and missing padding are
+    forgiven, because the picture was paid for and its own structure is checked afterwards.
+
+    Raises BadAnswer for anything else.
+    """
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    prefix = _DATA_PREFIX.match(text)
+    try:
+        raw = b"".join(text[prefix.end() if prefix else 0 :].encode("ascii").split()).translate(_URL_SAFE)
+        return pybase64.b64decode(raw.rstrip(b"=") + b"=" * (-len(raw.rstrip(b"=")) % 4), validate=True)
+    except ValueError as error:
+        raise BadAnswer(f"the picture is not valid base64 ({len(text)} characters)") from error
+
+
+def looks_like_html(body: bytes) -> bool:
+    """Whether a proxy's page came instead of the API's answer."""
+    return body.lstrip()[:1] == b"<"
+
+
+def read_error(body: bytes) -> ServerError:
+    """The error in `body`, whatever shape it has: the API's, `detail`, plain text, a proxy's page, nothing.
+
+    Never raises; the message is printable and short.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except MALFORMED:
+        text = body[:4000].decode("utf-8", "replace")
+        return ServerError(printable(_TAG.sub(" ", text)) or "an empty answer")
+    return error_in(value) or ServerError(printable(body[:2000].decode("utf-8", "replace")))
+
+
+def error_in(value: Any) -> ServerError | None:
+    """The error that a decoded JSON answer holds, or None where it holds no message and no code."""
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("error")
+    source = inner if isinstance(inner, dict) else value
+    code = _short(source.get("code")) or _short(source.get("type"))
+    message = next(
+        (m for m in map(_short, (source.get("message"), value.get("message"), value.get("detail"), inner)) if m), None
+    )
+    if message is None and code is None:
+        return None
+    return ServerError(message or f"error {code}", code, shaped=True)
+
+
+def _short(value: Any) -> str | None:
+    match value:
+        case str() if value.strip():
+            return printable(value)
+        case bool() | None | "":
+            return None
+        case int():
+            return str(value)
+        case list() | dict() if value:
+            return printable(msgspec.json.encode(value)[:2000].decode("utf-8", "replace"))
+    return None

@@ -1,0 +1,126 @@
+"""Nebula Block's own image API: `POST /images/generation` and what stands beside it.
+
+Field names and shapes come from the service's public reference; where its pages disagree the choice is noted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+import pybase64
+
+from batchgen.model import BadAnswer, ServerError
+from batchgen.protocol import MALFORMED, Answer, Drawn, decode_base64, error_in, looks_like_html, read_error
+
+DEFAULT_URL = "https://api.nebulablock.com/api/v1"
+KEY_ENV = "NEBULA_API_KEY"
+URL_ENV = "NEBULA_API_URL"
+# One documented example uses GET and repeats `/api/v1`; the heading and every guide use POST and this path.
+GENERATE_PATH = "/images/generation"
+MODELS_PATH = "/serverless/models"
+CREDITS_PATH = "/users/credits"
+SUCCESS_MESSAGE = "Image generated successfully"
+
+
+class _AnswerBody(msgspec.Struct):
+    data: Any = None
+    status: Any = None
+    message: Any = None
+    error: Any = None
+    detail: Any = None
+
+
+_answer_body = msgspec.json.Decoder(_AnswerBody)
+
+
+def encode_request(model: str, request: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
+    """The body of a generation request; `files` holds the bytes of the request's pictures by field name."""
+    # The guide's table calls the pictures `input_image` and `mask_image`; every request example sends these names.
+    pictures = {field: pybase64.b64encode(data).decode() for field, data in files.items()}
+    return msgspec.json.encode({"model": model, **request, **pictures})
+
+
+def decode_request(body: bytes) -> dict[str, Any]:
+    """What a client asks for, as a JSON object. Raises ValueError with a message for the client."""
+    try:
+        value = msgspec.json.decode(body)
+    except MALFORMED as error:
+        raise ValueError("The request body is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise ValueError("The request body must be a JSON object.")
+    return value
+
+
+def encode_answer(model: str, pictures: Iterable[Drawn]) -> bytes:
+    data = [
+        {
+            "timings": {"inference": picture.inference_s},
+            "index": picture.index,
+            "b64_json": pybase64.b64encode(picture.data).decode(),
+        }
+        for picture in pictures
+    ]
+    return msgspec.json.encode(
+        {"model": model, "object": "list", "data": data, "message": SUCCESS_MESSAGE, "status": "success"}
+    )
+
+
+def decode_answer(body: bytes) -> Answer | ServerError:
+    """The pictures of a 200 answer, or the error that the API sometimes reports with status 200.
+
+    Raises BadAnswer where there is neither.
+    """
+    try:
+        answer = _answer_body.decode(body)
+    except MALFORMED as error:
+        if looks_like_html(body):
+            return read_error(body)
+        raise BadAnswer("the answer is not the API's JSON") from error
+    if answer.status in ("failed", "error"):
+        return error_in(msgspec.structs.asdict(answer)) or ServerError(f"status {answer.status}", shaped=True)
+    if not isinstance(answer.data, list) or not answer.data:
+        raise BadAnswer("the answer holds no picture")
+    pictures = [_drawn(item, position) for position, item in enumerate(answer.data)]
+    if len({picture.index for picture in pictures}) < len(pictures):
+        pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
+    return Answer(tuple(sorted(pictures, key=lambda picture: picture.index)))
+
+
+def _drawn(item: Any, position: int) -> Drawn:
+    if not isinstance(item, dict) or not isinstance(text := item.get("b64_json"), str):
+        raise BadAnswer(f"picture {position} of the answer has no b64_json text")
+    index, timings = item.get("index"), item.get("timings")
+    return Drawn(
+        decode_base64(text),
+        index if type(index) is int and 0 <= index < 10_000 else position,
+        _seconds(timings.get("inference") if isinstance(timings, dict) else None),
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    """A duration as the server gives it; a missing or senseless one is None, never invented."""
+    sensible = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return float(value) if sensible else None
+
+
+def encode_error(message: str, code: str | None = None, details: Mapping[str, Any] | None = None) -> bytes:
+    """The documented error shapes: the short one without a code, the long one with."""
+    if code is None:
+        return msgspec.json.encode({"status": "failed", "message": message})
+    return msgspec.json.encode(
+        {"status": "error", "error": {"code": code, "message": message, "details": dict(details or {})}}
+    )
+
+
+def encode_models(models: Iterable[Mapping[str, Any]]) -> bytes:
+    return msgspec.json.encode({"data": {"models": list(models)}, "message": "Models retrieved", "status": "success"})
+
+
+def encode_credits(balance_usd: float) -> bytes:
+    """The balance travels as a string with five decimals."""
+    return msgspec.json.encode(
+        {"data": {"available_balance": f"{balance_usd:.5f}"}, "message": "Credits retrieved", "status": "success"}
+    )

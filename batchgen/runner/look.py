@@ -1,0 +1,180 @@
+"""Looks at a manifest and a folder without touching either: what a run would do, and where it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from batchgen.files import PosixFiles
+from batchgen.folder import Records, State, read_state
+from batchgen.layout import LOG, PRIVATE, SUMMARY
+from batchgen.model import Job, Outcome, Standing, UsageError
+from batchgen.plan import Plan, make_plan
+from batchgen.runner.session import Session, default_output, open_session
+from batchgen.settings import Flags
+from batchgen.sources import open_manifest
+
+
+class Check(msgspec.Struct, frozen=True):
+    """What a run of this manifest would do. `standings` counts the selected jobs, `to_do` the requests by model."""
+
+    manifest: str
+    output: str
+    api: str
+    total: int
+    selected: int
+    standings: dict[str, int]
+    to_do: dict[str, int]
+    cost_usd: float | None
+    in_doubt: int
+    orphans: int
+    v: int = 1
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where a folder stands. `total` is None where the manifest cannot be found any more."""
+
+    output: str
+    manifest: str | None
+    total: int | None
+    done: int
+    failed: int
+    uncertain: int
+    pending: int | None
+    in_doubt: int
+    orphans: int
+    requests: int
+    cost_usd: float
+    exposure_usd: float
+    run: str | None
+    running: bool
+    doing: str | None
+    heartbeat_at: str | None
+    last_verdict: str | None
+    v: int = 1
+
+
+@contextmanager
+def _records(root: Path) -> Iterator[Records | None]:
+    """The folder as it is now; None where there is none."""
+    if not (root / PRIVATE).is_dir():
+        yield None
+        return
+    files = PosixFiles(root)
+    records = Records(files)
+    try:
+        records.load()
+        yield records
+    finally:
+        records.close()
+        files.close_root()
+
+
+def check(session: Session) -> tuple[Check, Plan]:
+    """Validate the manifest and plan a run; sends nothing. Raises ManifestError with all problems."""
+    settings = session.settings
+    with _records(settings.output) as records:
+        plan = make_plan(session.jobs(), _standing(records), settings.selection)
+        found = Check(
+            manifest=str(settings.manifest),
+            output=str(settings.output),
+            api=settings.style,
+            total=plan.total,
+            selected=plan.selected,
+            standings={standing.value: count for standing, count in plan.standings.items()},
+            to_do=dict(plan.to_do),
+            cost_usd=plan.cost_usd(settings.prices_usd),
+            in_doubt=records.lives.doubtful() if records else 0,
+            orphans=records.fold.jobs - plan.in_log if records else 0,
+        )
+    return found, plan
+
+
+def _standing(records: Records | None) -> Callable[[Job], Standing]:
+    return records.standing if records else lambda job: Standing.PENDING
+
+
+def status(path: Path, env: Mapping[str, str]) -> Status:
+    """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
+    root = path if path.is_dir() else default_output(open_manifest(path).path)
+    with _records(root) as records:
+        if records is None or records.files.size_of(LOG) is None:
+            raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
+        state = read_state(records.files)
+        manifest = path if path.is_file() else _manifest(root, state)
+        plan = _plan(manifest, root, records, env) if manifest else None
+        return _status(root, records, state, manifest, plan)
+
+
+def _manifest(root: Path, state: State | None) -> Path | None:
+    manifest = (root / state.manifest).resolve() if state else None
+    return manifest if manifest and manifest.is_file() else None
+
+
+def _plan(manifest: Path, root: Path, records: Records, env: Mapping[str, str]) -> Plan:
+    session = open_session(Flags(manifest, output=root, api=_style(records)), env)
+    return make_plan(session.jobs(), records.standing, session.settings.selection)
+
+
+def _style(records: Records) -> str | None:
+    """Pictures of the sandbox are compared with what the sandbox would be asked."""
+    return "sandbox" if records.fold.drawn and not records.fold.bought else None
+
+
+def _status(root: Path, records: Records, state: State | None, manifest: Path | None, plan: Plan | None) -> Status:
+    fold, lives = records.fold, records.lives
+    counts: Mapping[Outcome, int] = (
+        {outcome: plan.settled(outcome) for outcome in Outcome} if plan else Counter(fold.counts())
+    )
+    return Status(
+        output=str(root),
+        manifest=str(manifest) if manifest else None,
+        total=plan.total if plan else None,
+        done=counts[Outcome.DONE],
+        failed=counts[Outcome.FAILED],
+        uncertain=counts[Outcome.UNCERTAIN],
+        pending=plan.remaining if plan else None,
+        in_doubt=lives.doubtful(),
+        orphans=fold.jobs - plan.in_log if plan else 0,
+        requests=fold.requests + len(lives.ended()),
+        cost_usd=round(fold.spent_usd, 6),
+        exposure_usd=round(fold.exposure_usd + lives.exposure_usd(), 6),
+        run=state.run if state else None,
+        running=bool(state and state.pid),
+        doing=state.doing if state else None,
+        heartbeat_at=state.heartbeat_at if state else None,
+        last_verdict=_last_verdict(root),
+    )
+
+
+def _last_verdict(root: Path) -> str | None:
+    try:
+        return str(msgspec.json.decode((root / SUMMARY).read_bytes())["verdict"])
+    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+        return None
+
+
+def render(found: Status) -> Iterator[str]:
+    """The status for people, a line at a time."""
+    of = f" of {found.total}" if found.total is not None else ""
+    yield f"{found.output}: {found.done}{of} jobs done"
+    for name, count in (("failed", found.failed), ("uncertain", found.uncertain), ("pending", found.pending)):
+        if count:
+            yield f"  {name:<10} {count}"
+    if found.in_doubt:
+        yield f"  in doubt   {found.in_doubt} requests may have been paid without an answer"
+    if found.orphans:
+        yield f"  orphans    {found.orphans} jobs of the log are no longer in the manifest"
+    cost = f", ${found.cost_usd:.4f}" if found.cost_usd else ""
+    exposure = f" (and ${found.exposure_usd:.4f} in doubt)" if found.exposure_usd else ""
+    yield f"  requests   {found.requests}{cost}{exposure}"
+    if found.running:
+        yield f"  run        {found.run}: {found.doing}, last heard of at {found.heartbeat_at}"
+    elif found.last_verdict:
+        yield f"  last run   {found.last_verdict}"
+    if found.manifest is None:
+        yield "  the manifest is not where it was; pending jobs cannot be counted"

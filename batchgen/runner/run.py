@@ -1,0 +1,176 @@
+"""One run, wired together: settings -> plan -> pool -> summary. The real clock and disk are chosen here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from batchgen import joblog, summary
+from batchgen.clock import SystemClock
+from batchgen.files import PosixFiles
+from batchgen.folder import Folder, State, exclusive, read_state
+from batchgen.layout import PRIVATE, SUMMARY
+from batchgen.model import Entry, Job, Outcome, Standing, StorageError, UsageError
+from batchgen.plan import Mark, Plan, check_missing, make_plan, render
+from batchgen.runner.context import Run, Voice
+from batchgen.runner.session import Session, need_key
+from batchgen.settings import SANDBOX
+from batchgen.summary import Counts, Summary
+from batchgen.world import Clock
+
+if TYPE_CHECKING:
+    from batchgen.pool import Pool
+
+ROOM_BYTES = 64 << 20
+
+
+async def run(session: Session, voice: Voice) -> Summary:
+    """Make what is missing. Raises BatchgenError where nothing could be begun; everything later is in the summary."""
+    clock = SystemClock()
+    root = session.settings.output
+    if not (root / PRIVATE).exists():
+        # A manifest with mistakes leaves no folder behind.
+        make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection)
+    with exclusive(root):
+        files = PosixFiles(root)
+        try:
+            folder = Folder(files)
+            try:
+                folder.load()
+                this = _begin(session, folder, voice, clock)
+                return await _conduct(this)
+            finally:
+                folder.close()
+        except OSError as error:
+            raise StorageError(f"{root}: {error.strerror or error}") from error
+        finally:
+            files.close_root()
+
+
+def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
+    settings, now = session.settings, clock.utc()
+    here = os.path.relpath(settings.manifest.absolute(), settings.output.absolute())
+    before = read_state(folder.files)
+    if before and before.manifest != here and not settings.output_given:
+        raise UsageError(
+            f"{settings.output} holds the pictures of another manifest ({before.manifest}); choose a folder with -o"
+        )
+    if settings.style == SANDBOX and folder.fold.bought:
+        raise UsageError(
+            f"{settings.output} holds bought pictures that the sandbox must not replace; choose another folder with -o"
+        )
+    run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    started = joblog.timestamp(now)
+    state = State(here, run, os.getpid(), socket.gethostname(), started, started, "planning")
+    folder.write_state(state)
+    this = Run(session, folder, voice, clock, run, state)
+    this.notices += [*session.warnings, *folder.notices]
+    if doubtful := folder.lives.doubtful():
+        this.notices.append(f"{doubtful} requests of an earlier run may have been paid without an answer")
+    return this
+
+
+async def _conduct(this: Run) -> Summary:
+    began_s = this.clock.monotonic()
+    plan = make_plan(this.session.jobs(), this.folder.standing, this.settings.selection, _regroup(this))
+    check_missing(plan, this.settings.selection)
+    if missing := plan.standings[Standing.MISSING]:
+        this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
+    for line in render(plan, this.settings.prices_usd):
+        this.voice.say(line)
+    for notice in this.notices:
+        this.voice.say(f"note: {notice}")
+    if plan.restorable:
+        _restore(this, plan)
+    pool = None
+    if plan.remaining:
+        need_key(this.session)
+        _check_room(this, plan)
+        from batchgen.runner.work import work
+
+        pool = await work(this, plan)
+    verdict = _summarize(this, plan, pool, this.clock.monotonic() - began_s)
+    with contextlib.suppress(OSError):
+        this.folder.write_whole(SUMMARY, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n")
+        this.folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended"))
+    return verdict
+
+
+def _regroup(this: Run) -> Callable[[Job], None]:
+    """Jobs that failed in earlier runs are told again, with their causes."""
+
+    def tell(job: Job) -> None:
+        if entry := this.folder.entry(job.id, job.fingerprint):
+            this.tally.without_picture(entry)
+
+    return tell
+
+
+def _restore(this: Run, plan: Plan) -> None:
+    def again(entry: Entry) -> Entry:
+        """The entry as of now: nothing was sent and nothing paid for it this time."""
+        return msgspec.structs.replace(
+            entry,
+            run=this.run,
+            attempts=(),
+            cost_usd=None if entry.cost_usd is None else 0.0,
+            exposure_usd=None if entry.exposure_usd is None else 0.0,
+            finished_at=joblog.timestamp(this.clock.utc()),
+            notes=(*entry.notes, "brought back from superseded/"),
+        )
+
+    for job in plan.chosen(this.session.jobs(), Mark.RESTORE):
+        this.folder.restore(job, again)
+    this.notices.append(f"{plan.restorable} pictures were brought back from superseded/")
+
+
+def _check_room(this: Run, plan: Plan) -> None:
+    limits, prices = this.settings.limits, this.settings.prices_usd
+    if limits.max_cost_usd is not None and plan.cost_usd(prices) is None:
+        unknown = ", ".join(sorted(model for model in plan.to_do if model not in prices))
+        raise UsageError(f"max_cost_usd needs prices, and there is none for {unknown}; state it under prices_usd")
+    if (free := this.folder.files.free_bytes()) < ROOM_BYTES:
+        raise StorageError(f"{this.settings.output}: only {free >> 20} MiB are free; make room first")
+
+
+def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summary:
+    tally, settled = this.tally, plan.settled
+    done = settled(Outcome.DONE) + tally.done
+    failed = settled(Outcome.FAILED) + tally.failed
+    uncertain = settled(Outcome.UNCERTAIN) + tally.uncertain
+    counts = Counts(plan.selected, done, failed, uncertain, plan.selected - done - failed - uncertain)
+    stops = pool.stops if pool else []
+    code = summary.exit_code(counts, [stop.exit_code for stop in stops])
+    return Summary(
+        run=this.run,
+        manifest=str(this.settings.manifest),
+        output=str(this.settings.output),
+        exit_code=code,
+        verdict=summary.verdict(code, counts, tally.done, [s.reason for s in stops if s.exit_code is code]),
+        started_at=this.state.started_at,
+        finished_at=joblog.timestamp(this.clock.utc()),
+        wall_s=round(wall_s, 3),
+        total=plan.total,
+        selected=plan.selected,
+        done=done,
+        failed=failed,
+        uncertain=uncertain,
+        pending=counts.pending,
+        in_doubt=this.folder.lives.doubtful() + (pool.in_doubt if pool else 0),
+        made=tally.done,
+        requests=tally.requests,
+        retries=tally.retries,
+        pictures_per_minute=round(tally.pictures / wall_s * 60, 2) if tally.pictures and wall_s else None,
+        inference_s=tally.inference(),
+        cost_usd=round(tally.cost_usd, 6) if tally.priced else None,
+        exposure_usd=round(tally.exposure_usd, 6) if tally.priced else None,
+        failures=sorted(tally.groups.values(), key=lambda group: -group.count),
+        left=tally.left,
+        notices=this.notices,
+    )

@@ -1,0 +1,83 @@
+"""From what was said to what is to be done: manifest opened, settings resolved, jobs ready to be walked."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchgen import manifest, settings
+from batchgen.manifest import Rules
+from batchgen.model import Job, Problem, UsageError
+from batchgen.settings import SANDBOX, Flags, Settings
+from batchgen.sources import Inputs, Source, open_manifest
+
+
+@dataclass(frozen=True)
+class Session:
+    """A manifest with the settings that hold for it; `jobs` may be walked again and again."""
+
+    source: Source
+    settings: Settings
+    inputs: Inputs
+    warnings: tuple[str, ...] = ()
+
+    def jobs(self) -> Iterator[Job | Problem]:
+        rules = Rules(
+            name=str(self.source.path),
+            style=self.settings.style,
+            defaults=dict(self.settings.defaults),
+            overrides=dict(self.settings.overrides),
+            digest=self.inputs.digest,
+        )
+        return manifest.jobs(self.source.rows(), rules)
+
+
+def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Session:
+    """Raises UsageError (ManifestError among them) for everything that is wrong and can be known without the jobs."""
+    source = open_manifest(flags.manifest)
+    header = source.header()
+    output = flags.output or default_output(flags.manifest)
+    key, warnings = _find_key(key_file, env, settings.key_variable(header))
+    return Session(
+        source=source,
+        settings=settings.resolve(flags, env, header, output=output, key=key),
+        inputs=Inputs(flags.manifest.absolute().parent),
+        warnings=warnings,
+    )
+
+
+def default_output(manifest_path: Path) -> Path:
+    """`outputs/<manifest name>` under the nearest folder above the manifest that holds `outputs/`, else beside it."""
+    place = manifest_path.absolute()
+    home = next((folder for folder in place.parents if (folder / "outputs").is_dir()), place.parent)
+    return home / "outputs" / place.stem
+
+
+def need_key(session: Session) -> None:
+    """Raises UsageError where a paid request would need a key and there is none."""
+    if session.settings.style != SANDBOX and session.settings.key is None:
+        variable = settings.key_variable(session.source.header())
+        raise UsageError(
+            f"there is no API key; put it into the environment variable {variable} or name a file with --api-key-file"
+            " (to try without one: --api sandbox)"
+        )
+
+
+def _find_key(key_file: Path | None, env: Mapping[str, str], variable: str) -> tuple[str | None, tuple[str, ...]]:
+    """The key from the file that was named, else from the variable, else from systemd's credentials."""
+    if key_file is None and not env.get(variable) and (folder := env.get("CREDENTIALS_DIRECTORY")):
+        credential = Path(folder) / variable.lower()
+        key_file = credential if credential.is_file() else None
+    if key_file is None:
+        return env.get(variable), ()
+    try:
+        open_to_others = key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+        key = key_file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the key file {key_file} cannot be read: {getattr(error, 'strerror', 'not text')}") from error
+    if not key.strip():
+        raise UsageError(f"the key file {key_file} is empty")
+    warning = f"the key file {key_file} can be read by others; chmod 600 {key_file}"
+    return key, (warning,) if open_to_others else ()

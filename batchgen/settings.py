@@ -1,0 +1,167 @@
+"""One frozen Settings from four places: flag, environment, manifest, default, in this order of precedence.
+
+Reads no file and no variable by itself: environment and key arrive as arguments. All mistakes are told at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from batchgen import manifest
+from batchgen.manifest import LIMITS
+from batchgen.model import Api, Header, Secret, Selection, UsageError
+from batchgen.protocol import nebula
+from batchgen.text import printable
+
+SANDBOX = "sandbox"
+STYLES = ("nebula", SANDBOX)
+DEFAULT_PATIENCE_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may use; None is no limit. `timeout_s` is the longest wait for one answer."""
+
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    requests_per_day: int | None = None
+    max_cost_usd: float | None = None
+    max_requests: int | None = None
+    attempts: int = 4
+    uncertain_retries: int = 1
+    timeout_s: float = 180.0
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What was said on the command line or by a calling program; None and empty are not said."""
+
+    manifest: Path
+    output: Path | None = None
+    api: str | None = None
+    api_url: str | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Sequence[str] = ()
+    selection: Selection = field(default_factory=Selection)
+    give_up_after_s: float | None = None
+    on_quota: str = "stop"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a run was told."""
+
+    manifest: Path
+    output: Path
+    output_given: bool
+    style: str
+    url: str
+    key: Secret | None
+    limits: Limits
+    overrides: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    prices_usd: Mapping[str, float]
+    selection: Selection
+    give_up_after_s: float
+    wait_for_quota: bool
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the run brings its own server."""
+        return self.style == SANDBOX and not self.url
+
+
+def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
+    """The API style that holds."""
+    api = header.api or Api()
+    style = flags.api or env.get("BATCHGEN_API") or api.style
+    if style not in STYLES:
+        known = " or ".join(STYLES)
+        raise UsageError(f"api {printable(style, 40)!r} is not supported yet; use {known}")
+    return style
+
+
+def key_variable(header: Header) -> str:
+    """The name of the environment variable that holds the key."""
+    return (header.api or Api()).key_env or nebula.KEY_ENV
+
+
+def resolve(flags: Flags, env: Mapping[str, str], header: Header, *, output: Path, key: str | None) -> Settings:
+    """All that a run needs to know. Raises UsageError with every mistake in flags and environment."""
+    style = style_of(flags, env, header)
+    problems: list[str] = []
+    url = _url(flags, env, header, style, problems)
+    settings = Settings(
+        manifest=flags.manifest,
+        output=output,
+        output_given=flags.output is not None,
+        style=style,
+        url=url,
+        key=_key(key, problems),
+        limits=_limits(flags, env, header, problems),
+        overrides=_overrides(flags, problems),
+        defaults=header.defaults,
+        prices_usd=header.prices_usd,
+        selection=flags.selection,
+        give_up_after_s=flags.give_up_after_s or DEFAULT_PATIENCE_S,
+        wait_for_quota=flags.on_quota == "wait",
+    )
+    if problems:
+        raise UsageError("\n".join(problems))
+    return settings
+
+
+def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
+    said: dict[str, Any] = dict(header.limits)
+    said |= {name: value for name in LIMITS if (value := env.get(f"BATCHGEN_{name.upper()}"))}
+    said |= {name: value for name, value in flags.limits.items() if value is not None}
+    clean, complaints = manifest.check_each(said, LIMITS)
+    problems += [complaint.what for complaint in complaints]
+    return Limits(**clean)
+
+
+def _overrides(flags: Flags, problems: list[str]) -> dict[str, Any]:
+    try:
+        return manifest.overrides(flags.defaults)
+    except UsageError as error:
+        problems.append(str(error))
+        return {}
+
+
+def _key(key: str | None, problems: list[str]) -> Secret | None:
+    key = (key or "").strip()
+    if key and (not key.isascii() or not key.isprintable() or " " in key):
+        problems.append("the API key holds blanks or characters that no key has; look at where it was pasted from")
+    return Secret(key) if key else None
+
+
+def _url(flags: Flags, env: Mapping[str, str], header: Header, style: str, problems: list[str]) -> str:
+    api = header.api or Api()
+    # A manifest's own address belongs to the manifest's own style.
+    own = api.url if api.style == style else None
+    url = flags.api_url or env.get(nebula.URL_ENV if style == "nebula" else "BATCHGEN_API_URL") or own
+    if url is None:
+        return nebula.DEFAULT_URL if style == "nebula" else ""
+    parts = urlsplit(url)
+    shown = printable(url.replace(parts.netloc, parts.netloc.rpartition("@")[2]), 100)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        problems.append(f"API address {shown!r}: expected https://HOST/PATH")
+    elif parts.username or parts.password:
+        problems.append(f"API address {shown!r}: a user or password in it would end up in messages; use the key")
+    elif parts.scheme == "http" and not _loopback(parts.hostname):
+        problems.append(f"API address {shown!r}: http would send the key in the clear; use https")
+    elif parts.query or parts.fragment:
+        problems.append(f"API address {shown!r}: expected no ? or # part")
+    return url.rstrip("/")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

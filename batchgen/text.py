@@ -1,0 +1,35 @@
+"""Pure text: what may be shown, what a name may be made of. Knows nothing of jobs, files or the wire."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+SLUG_CHARS = 40
+_CONTROL = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """`text` on one line, at most `limit` characters, with everything that could drive a terminal escaped.
+
+    Control characters (C0, C1), format characters (bidirectional overrides among them), line and paragraph
+    separators and lone surrogates become `\\xNN`/`\\uNNNN`; runs of white space become one space.
+    """
+    line = re.sub(r"[ \t\r\n]+", " ", text[: limit * 4]).strip()
+    shown = "".join(_escaped(c) if unicodedata.category(c) in _CONTROL else c for c in line[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _escaped(char: str) -> str:
+    return char.encode("ascii", "backslashreplace").decode() if ord(char) > 0x7F else f"\\x{ord(char):02x}"
+
+
+def slug(text: str) -> str:
+    """Letters and digits of `text` in lower case, everything else as single hyphens, at most 40 characters.
+
+    >>> slug("A red fox, 4K!")
+    'a-red-fox-4k'
+    """
+    folded = unicodedata.normalize("NFC", text).lower()
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" and c.isalnum() else "-" for c in folded[:400])
+    return re.sub("-+", "-", kept).strip("-")[:SLUG_CHARS].rstrip("-")

@@ -1,0 +1,153 @@
+"""The outside world as protocols: what the runner hands down, and what simulated nights replace.
+
+Declarations only. The real ones are `clock`, `client` and `files`; nothing below `runner` reaches outside by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from batchgen.joblog import Draft
+from batchgen.model import Entry, Job, Outcome, Reply, ServerError
+
+
+class Clock(Protocol):
+    """Intervals come from `monotonic` (seconds), dates from `utc`."""
+
+    def monotonic(self) -> float: ...
+    def utc(self) -> datetime: ...
+
+
+class Randomness(Protocol):
+    """A number from 0 up to 1, as `random.Random.random`."""
+
+    def random(self) -> float: ...
+
+
+class Transport(Protocol):
+    """How a request reaches a server."""
+
+    async def prepare(self, job: Job) -> bytes:
+        """The body to send; raises InputChanged where a picture is not the one that was planned with."""
+        ...
+
+    async def send(self, body: bytes, timeout_s: float) -> Reply:
+        """One attempt; raises AttemptFailed where there is no whole answer."""
+        ...
+
+    async def reachable(self) -> bool:
+        """Whether the server answers at all, asked without paying."""
+        ...
+
+
+class Files(Protocol):
+    """File operations inside one folder; every path is relative to it, with `/` between the parts.
+
+    All of them raise OSError; `sync` raises SyncFailed, which must never be answered with another sync.
+    """
+
+    def make_dir(self, path: str) -> None:
+        """Make a folder and its parents, durably; a symbolic link in the way is an error."""
+        ...
+
+    def create(self, path: str) -> int:
+        """A new file to write to; an existing name is an error."""
+        ...
+
+    def append_to(self, path: str) -> int:
+        """A file to append to, made where it is missing."""
+        ...
+
+    def open(self, path: str) -> int:
+        """A file to read from."""
+        ...
+
+    def write(self, handle: int, data: bytes) -> None: ...
+    def truncate(self, handle: int, size_bytes: int) -> None: ...
+    def size(self, handle: int) -> int: ...
+    def sync(self, handle: int) -> None: ...
+    def close(self, handle: int) -> None: ...
+    def sync_dir(self, path: str) -> None: ...
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, atomically; an existing `new` is replaced."""
+        ...
+
+    def remove(self, path: str) -> None: ...
+
+    def size_of(self, path: str) -> int | None:
+        """The size of a regular file in bytes; -1 for anything else, None where there is nothing."""
+        ...
+
+    def read(self, path: str) -> bytes: ...
+    def read_at(self, handle: int, offset: int, size_bytes: int) -> bytes: ...
+    def names(self, path: str) -> list[str]: ...
+    def free_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """An answer with status 200 whose pictures are to be saved."""
+
+    draft: Draft
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A job that ended without a picture."""
+
+    draft: Draft
+    outcome: Outcome
+
+
+Work = Delivery | Verdict
+Result = Entry | ServerError | Exception
+
+
+class Deliver(Protocol):
+    """How the pool hands over what came of a job; the result is durable when the future is done.
+
+    An Entry: the job is in the log. A ServerError: the answer was an error after all. BadAnswer: it was useless. The
+    future raises StorageError where the work could not be kept.
+    """
+
+    def submit(self, work: Work) -> asyncio.Future[Result]: ...
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Bytes that are written but not yet seen; `sha256` is theirs."""
+
+    path: str
+    handle: int
+    sha256: str
+
+
+class Sink(Protocol):
+    """Where pictures go: staged, made durable, then given their final names."""
+
+    def stage(self, data: bytes) -> Staged: ...
+    def sync(self, staged: Sequence[Staged]) -> None: ...
+    def is_staged(self, staged: Staged) -> bool: ...
+    def discard(self, staged: Sequence[Staged]) -> None: ...
+    def publish(self, moves: Sequence[tuple[Staged, str]]) -> None: ...
+
+
+class Shelf(Protocol):
+    """What the writer needs of the output folder."""
+
+    def append_attempts(self, data: bytes) -> None: ...
+    def sync_attempts(self) -> None: ...
+    def append_log(self, data: bytes) -> None: ...
+    def sync_log(self) -> None: ...
+    def make_way(self, job: str, files: Iterable[str]) -> None: ...
+    def quarantine(self, job: str, n: int, body: bytes) -> None: ...
+
+
+class SyncFailed(OSError):
+    """Data could not be made durable and may have been dropped: another sync that succeeds would prove nothing."""

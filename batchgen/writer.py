@@ -1,0 +1,225 @@
+"""The one thread that turns answers into pictures and log lines: decode, check, stage, commit, a group at a time.
+
+A group becomes durable in one order: pictures under temporary names, their complete entries in the attempts file, final
+names, log lines. Only then does anybody learn that a job is done. What an answer means and where bytes go is decided by
+the callables handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from batchgen import joblog
+from batchgen.images import ImageFacts
+from batchgen.joblog import Draft, Saved
+from batchgen.layout import picture_file
+from batchgen.model import BadAnswer, Entry, Outcome, Picture, Secret, ServerError, StorageError
+from batchgen.protocol import Answer, Drawn
+from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
+
+T = TypeVar("T")
+GROUP = 32
+HOPE_S = 600.0
+RETRY_S = 5.0
+# A full disk may be emptied and descriptors may be given back; nothing else gets better by waiting.
+_HOPEFUL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An answer's pictures, decoded and checked, before they are written."""
+
+    draft: Draft
+    pictures: tuple[tuple[Drawn, ImageFacts], ...]
+    decode_s: float
+
+
+@dataclass
+class Committer:
+    """The order of things for one group, on whatever thread calls."""
+
+    decode: Callable[[bytes], Answer | ServerError]
+    check: Callable[[bytes], ImageFacts]
+    sink: Sink
+    folder: Shelf
+    clock: Clock
+    pause: Callable[[float], None]
+    key: Secret
+    on_trouble: Callable[[str], None] = lambda message: None
+
+    def commit(self, group: Sequence[Work]) -> list[Result]:
+        """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept."""
+        opened = [self._open(work) for work in group]
+        moves: list[tuple[Staged, str]] = []
+        results = self._persist(lambda: self._stage(opened, moves))
+        entries = [result for result in results if isinstance(result, Entry)]
+        if not entries:
+            return results
+        lines = [joblog.encode(entry) for entry in entries]
+        if moves:
+            self._persist(lambda: self._prepare(entries, lines))
+            self._persist(lambda: self._publish(entries, moves))
+        self._persist(lambda: self.folder.append_log(b"".join(lines)))
+        self.folder.sync_log()
+        return results
+
+    def _persist(self, step: Callable[[], T]) -> T:
+        """Do a step that may be done again, as long as the disk may recover: the pictures are paid for."""
+        give_up_s = self.clock.monotonic() + HOPE_S
+        while True:
+            try:
+                return step()
+            except SyncFailed:
+                raise
+            except OSError as error:
+                if error.errno not in _HOPEFUL or self.clock.monotonic() >= give_up_s:
+                    raise
+                self.on_trouble(str(error))
+                self.pause(RETRY_S)
+
+    def _open(self, work: Work) -> _Opened | Verdict | ServerError | Exception:
+        if isinstance(work, Verdict):
+            return work
+        began_s = self.clock.monotonic()
+        try:
+            answer = self.decode(work.body)
+            if isinstance(answer, ServerError):
+                return answer
+            pictures = tuple((drawn, self.check(drawn.data)) for drawn in answer.pictures)
+        except BadAnswer as error:
+            last = work.draft.attempts[-1]
+            self.folder.quarantine(work.draft.job.id, last.n, self.key.hide_bytes(work.body))
+            return error
+        except Exception as error:  # one answer must never take the others of its group with it
+            return error
+        return _Opened(work.draft, pictures, self.clock.monotonic() - began_s)
+
+    def _stage(
+        self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: list[tuple[Staged, str]]
+    ) -> list[Result]:
+        moves.clear()
+        began_s = self.clock.monotonic()
+        try:
+            saved = [self._stage_one(item, moves) if isinstance(item, _Opened) else None for item in opened]
+            self.sink.sync([staged for staged, _ in moves])
+        except BaseException:
+            self.sink.discard([staged for staged, _ in moves])
+            raise
+        now_s, utc = self.clock.monotonic(), self.clock.utc()
+        results: list[Result] = []
+        for item, pictures in zip(opened, saved, strict=True):
+            if isinstance(item, _Opened) and pictures is not None:
+                kept = replace(pictures, save_s=now_s - began_s)
+                results.append(item.draft.entry(Outcome.DONE, kept, now_s, utc))
+            elif isinstance(item, Verdict):
+                results.append(item.draft.entry(item.outcome, Saved(), now_s, utc))
+            elif not isinstance(item, _Opened):
+                results.append(item)
+        return results
+
+    def _stage_one(self, item: _Opened, moves: list[tuple[Staged, str]]) -> Saved:
+        pictures = []
+        for position, (drawn, facts) in enumerate(item.pictures):
+            staged = self.sink.stage(drawn.data)
+            file = picture_file(item.draft.job.id, position, drawn.index, facts.extension)
+            moves.append((staged, file))
+            pictures.append(
+                Picture(
+                    file=file,
+                    index=drawn.index,
+                    format=facts.format,
+                    width=facts.width,
+                    height=facts.height,
+                    size_bytes=len(drawn.data),
+                    sha256=staged.sha256,
+                    inference_s=drawn.inference_s,
+                )
+            )
+        return Saved(tuple(pictures), item.decode_s, notes=_oddities(item))
+
+    def _prepare(self, entries: Sequence[Entry], lines: Sequence[bytes]) -> None:
+        done = [joblog.prepared(e, line) for e, line in zip(entries, lines, strict=True) if e.images]
+        self.folder.append_attempts(b"".join(done))
+        self.folder.sync_attempts()
+
+    def _publish(self, entries: Sequence[Entry], moves: Sequence[tuple[Staged, str]]) -> None:
+        staged = {name: item for item, name in moves}
+        for entry in entries:
+            # A step that is done again finds some pictures in their places: those are the new ones.
+            to_come = [p.file for p in entry.images if self.sink.is_staged(staged[p.file])]
+            if to_come:
+                self.folder.make_way(entry.job, to_come)
+        self.sink.publish(moves)
+
+
+def _oddities(item: _Opened) -> tuple[str, ...]:
+    """What about the answer was not as asked, in words for the log."""
+    request, notes = item.draft.job.request, []
+    asked = (request.get("width"), request.get("height"))
+    for _, facts in item.pictures:
+        if any(want not in (None, got) for want, got in zip(asked, (facts.width, facts.height), strict=True)):
+            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {asked[0]} x {asked[1]}")
+    if len(item.pictures) > 1 and "n" not in request:
+        notes.append(f"{len(item.pictures)} pictures came for one request")
+    return tuple(dict.fromkeys(notes))
+
+
+class Writer:
+    """The thread: takes all that waits (up to a group), commits it, and frees the group's slots in one call."""
+
+    def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
+        self._commit, self._loop = committer.commit, loop
+        self._waiting: queue.SimpleQueue[tuple[Work, asyncio.Future[Result]] | None] = queue.SimpleQueue()
+        self._failed: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="batchgen-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> asyncio.Future[Result]:
+        future = self._loop.create_future()
+        self._waiting.put((work, future))
+        return future
+
+    def close(self, patience_s: float | None = None) -> bool:
+        """Write what waits, then end; False where that took longer than `patience_s` and was left."""
+        self._waiting.put(None)
+        self._thread.join(patience_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        open_ = True
+        while open_:
+            group = [self._waiting.get()]
+            while len(group) < GROUP and not self._waiting.empty():
+                group.append(self._waiting.get())
+            open_ = None not in group
+            self._serve([item for item in group if item is not None])
+
+    def _serve(self, group: list[tuple[Work, asyncio.Future[Result]]]) -> None:
+        if not group:
+            return
+        results: list[Result] | None = None
+        try:
+            if self._failed is None:
+                results = self._commit([work for work, _ in group])
+        except Exception as error:  # the thread must outlive whatever happens, or its jobs would wait for ever
+            self._failed = error if isinstance(error, StorageError) else StorageError(f"cannot save: {error}")
+            self._failed.__cause__ = error
+        self._loop.call_soon_threadsafe(_resolve, [future for _, future in group], results, self._failed)
+
+
+def _resolve(
+    futures: Sequence[asyncio.Future[Result]], results: Sequence[Result] | None, failure: Exception | None
+) -> None:
+    for number, future in enumerate(futures):
+        if future.done():
+            continue
+        if results is not None:
+            future.set_result(results[number])
+        else:
+            future.set_exception(failure or StorageError("the writer has stopped"))
