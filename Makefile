@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MANIFEST ?= jobs/demo.yaml
+API ?= sandbox
 
 .PHONY: help run test check format clean
 .DEFAULT_GOAL := help
@@ -10,8 +11,8 @@ MANIFEST ?= jobs/demo.yaml
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-run: $(VENV)/installed ## make the pictures of MANIFEST (default jobs/demo.yaml, drawn by the sandbox)
-	@exec $(BIN)/batchgen run $(MANIFEST)
+run: $(VENV)/installed ## make the pictures of MANIFEST (jobs/demo.yaml) by API (sandbox; nebula for real ones)
+	@exec $(BIN)/batchgen run $(MANIFEST) --api $(API)
 
 test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, tests with coverage
 	$(BIN)/ruff check .

@@ -43,6 +43,10 @@ _LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
+_RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
+_SHARED = ("output", "api", "api_url", "defaults", "retry", "redo", "redo_missing", "only", "limit")
+
+
 def entry() -> None:
     """The installed command."""
     sys.exit(main())
@@ -156,7 +160,17 @@ def _run_command(commands: Any) -> None:
         "--on-quota", choices=["stop", "wait"], default="stop", help="when the day's quota is spent (default: stop)"
     )
     limits.add_argument(
-        "--give-up-after", type=_duration, metavar="TIME", help="end when no answer came for so long (default 30m)"
+        "--give-up-after",
+        dest="give_up_after_s",
+        type=_duration,
+        metavar="TIME",
+        help="end when no answer came for so long (default 30m)",
+    )
+    limits.add_argument(
+        "--until", metavar="HH:MM", help="send nothing that could end after this local time (with Z: UTC)"
+    )
+    limits.add_argument(
+        "--max-runtime", dest="max_runtime_s", type=_duration, metavar="TIME", help="end after so long, such as 8h"
     )
     voice = parser.add_argument_group("what is said")
     voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
@@ -228,29 +242,12 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _session(arguments: argparse.Namespace) -> Session:
-    from batchgen.model import Outcome, Selection
     from batchgen.runner import open_session
     from batchgen.settings import Flags
 
-    selection = Selection(
-        retry=frozenset(map(Outcome, arguments.retry)),
-        redo=arguments.redo,
-        redo_missing=arguments.redo_missing,
-        only=tuple(arguments.only),
-        limit=arguments.limit,
-    )
-    flags = Flags(
-        manifest=arguments.manifest,
-        output=arguments.output,
-        api=arguments.api,
-        api_url=arguments.api_url,
-        limits={name: getattr(arguments, name, None) for *_, name, _ in _LIMIT_FLAGS},
-        defaults=arguments.defaults,
-        selection=selection,
-        give_up_after_s=getattr(arguments, "give_up_after", None),
-        on_quota=getattr(arguments, "on_quota", "stop"),
-    )
-    return open_session(flags, os.environ, arguments.api_key_file)
+    names = {*_SHARED, *(name for *_, name, _ in _LIMIT_FLAGS), *_RUN_ONLY}
+    said = {name: value for name, value in vars(arguments).items() if name in names}
+    return open_session(Flags.of(arguments.manifest, **said), os.environ, arguments.api_key_file)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The arithmetic of when: spacing, cooldown, adaptive concurrency, outage breaker, retry budget, quota day, backoff.
+"""The arithmetic of when: pace, cooldown, adaptive concurrency, outage breaker, retry budget, quota day, backoff.
 
 Each gate is a small machine fed with the time it should believe; `now_s` is monotonic seconds, `utc` the wall clock.
 None of them sleeps, reads a clock, draws a random number or knows what a job is. A gate answers with a `Hold`: for how
@@ -8,6 +8,7 @@ long, and why, nothing may be sent; None is a free way.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,9 @@ from email.utils import parsedate_to_datetime
 QUOTA_HINT_S = 3600.0
 ABSURD_S = 48 * 3600.0
 DEFAULT_COOLDOWN_S = 15.0
+MAX_GROWN_COOLDOWN_S = 120.0
+BARREN_COOLDOWNS = 5
+BARREN_S = 120.0
 PROBE_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 RETRY_TOKENS = 500.0
 RETRY_COST = 5.0
@@ -70,48 +74,107 @@ def next_reset(utc: datetime, jitter: float) -> datetime:
     return midnight + timedelta(seconds=30 + 270 * jitter)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """What an account may be asked: requests a minute and a UTC day; None is no limit."""
+
+    requests_per_minute: float | None = None
+    requests_per_day: int | None = None
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two requests: 5 % more than the limit asks, so that no 60 s window of the server's, however
+        its clock drifts, holds one too many."""
+        return 60 / (0.95 * self.requests_per_minute) if self.requests_per_minute else 0.0
+
+
+@dataclass(frozen=True)
+class AccountState:
+    """What an account has sent: how many requests on `day`, and from when (Unix seconds) the next may follow."""
+
+    day: str = ""
+    sent: int = 0
+    next_s: float = -math.inf
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Leave to send: one request after each of `delays_s` (from now). None left means that the day is spent."""
+
+    delays_s: tuple[float, ...]
+
+
+def grant(state: AccountState, pace: Pace, n: int, utc: datetime) -> tuple[AccountState, Lease]:
+    """Lease up to `n` requests, evenly spaced: the generic cell rate algorithm (ITU-T I.371) without burst."""
+    day, now_s = utc.date().isoformat(), utc.timestamp()
+    sent = state.sent if state.day == day else 0
+    if pace.requests_per_day is not None:
+        n = max(0, min(n, pace.requests_per_day - sent))
+    # A next request minutes away was leased before the clock was set back.
+    behind = state.next_s > now_s + 60 + pace.interval_s
+    first_s = now_s if behind else max(now_s, state.next_s)
+    delays_s = tuple(first_s - now_s + k * pace.interval_s for k in range(n))
+    return AccountState(day, sent + n, first_s + n * pace.interval_s), Lease(delays_s)
+
+
 @dataclass
-class Spacing:
-    """Even spacing of requests: the generic cell rate algorithm (ITU-T I.371) without burst.
+class Tickets:
+    """Leased times (monotonic seconds) at which requests may leave."""
 
-    5 % slower than the limit, so that no 60 s window of the server's, however its clock drifts, holds one too many.
-    """
-
-    requests_per_minute: float | None
-    _next_s: float = -math.inf
+    times_s: deque[float] = field(default_factory=deque)
 
     def hold(self, now_s: float) -> Hold | None:
-        wait_s = self._next_s - now_s
+        if not self.times_s:
+            return Hold(math.inf, "the account's pace")
+        wait_s = self.times_s[0] - now_s
         return Hold(wait_s, "requests per minute") if wait_s > 0 else None
 
-    def sent(self, now_s: float) -> None:
-        if self.requests_per_minute:
-            self._next_s = max(now_s, self._next_s) + 60 / (0.95 * self.requests_per_minute)
+    def add(self, now_s: float, lease: Lease) -> None:
+        self.times_s.extend(now_s + delay_s for delay_s in lease.delays_s)
+
+    def sent(self) -> None:
+        self.times_s.popleft()
 
 
 @dataclass
 class Cooldown:
-    """A pause of everybody after the server said "too fast"; one pause an episode, however many answers say so."""
+    """A pause of everybody after the server said "too fast"; one pause an episode, however many answers say so.
+
+    After it a single request tries the way; the others follow its success. A server that goes on refusing after the
+    pause that it asked for gets a pause twice as long each time.
+    """
 
     until_s: float = -math.inf
     began_s: float = -math.inf
-    episodes: int = 0
+    barren: int = 0
+    barren_since_s: float = math.inf
 
-    def hold(self, now_s: float) -> Hold | None:
-        wait_s = self.until_s - now_s
-        return Hold(wait_s, "cooldown after a rate limit") if wait_s > 0 else None
+    def hold(self, now_s: float, in_flight: int) -> Hold | None:
+        if (wait_s := self.until_s - now_s) > 0:
+            return Hold(wait_s, "cooldown after a rate limit")
+        return Hold(math.inf, "one request tries the way after a cooldown") if self.barren and in_flight else None
 
     def begin(self, now_s: float, sent_s: float, asked_s: float | None, jitter: float) -> bool:
         """Start or prolong the pause; True where a new episode begins.
 
         An answer to a request that was sent (`sent_s`) before the running episode began is part of it.
         """
-        pause_s = min(DEFAULT_COOLDOWN_S if asked_s is None else asked_s, QUOTA_HINT_S)
-        self.until_s = max(self.until_s, now_s + max(pause_s, 1.0) * (1 + jitter / 10))
-        if sent_s <= self.began_s:
-            return False
-        self.began_s, self.episodes = now_s, self.episodes + 1
-        return True
+        new = sent_s > self.began_s
+        if new:
+            self.began_s, self.barren = now_s, self.barren + 1
+            self.barren_since_s = min(self.barren_since_s, now_s)
+        asked_s = max(DEFAULT_COOLDOWN_S if asked_s is None else asked_s, 1.0)
+        pause_s = max(asked_s, min(asked_s * 2.0 ** (self.barren - 1), MAX_GROWN_COOLDOWN_S))
+        self.until_s = max(self.until_s, now_s + min(pause_s, QUOTA_HINT_S) * (1 + jitter / 10))
+        return new
+
+    def succeeded(self, sent_s: float) -> None:
+        if sent_s > self.began_s:
+            self.barren, self.barren_since_s = 0, math.inf
+
+    def hopeless(self, now_s: float) -> bool:
+        """Whether so many pauses went by without one success that not the minute but the day must be spent."""
+        return self.barren >= BARREN_COOLDOWNS and now_s - self.barren_since_s >= BARREN_S
 
 
 @dataclass
@@ -273,33 +336,19 @@ class Budget:
 
 @dataclass
 class Day:
-    """Requests a UTC day. A server that says the day is spent is believed over our own count."""
+    """Whether the account's UTC day is spent, by our own count or by the server's word."""
 
-    requests_per_day: int | None = None
-    date: str = ""
-    sent_today: int = 0
     closed_until: datetime | None = None
 
-    def hold(self, utc: datetime, jitter: float) -> Hold | None:
-        self._turn(utc)
-        if self.requests_per_day is not None and self.sent_today >= self.requests_per_day and not self.closed_until:
-            self.closed_until = next_reset(utc, jitter)
+    def hold(self, utc: datetime) -> Hold | None:
+        if self.closed_until is not None and utc >= self.closed_until:
+            self.closed_until = None
         if self.closed_until is None:
             return None
         return Hold((self.closed_until - utc).total_seconds(), "the day's quota is spent")
 
-    def sent(self, utc: datetime) -> None:
-        self._turn(utc)
-        self.sent_today += 1
-
     def close(self, utc: datetime, jitter: float) -> None:
         self.closed_until = next_reset(utc, jitter)
-
-    def _turn(self, utc: datetime) -> None:
-        if self.closed_until is not None and utc >= self.closed_until:
-            self.closed_until = None
-        if (date := utc.date().isoformat()) != self.date:
-            self.date, self.sent_today = date, 0
 
 
 @dataclass
@@ -307,26 +356,25 @@ class Gates:
     """All that an attempt must pass, in order: day, outage, cooldown, concurrency, minute. (Budget and retry tokens
     depend on the job and are asked apart.)"""
 
-    day: Day
     breaker: Breaker
-    cooldown: Cooldown
     adaptive: Adaptive
-    spacing: Spacing
+    day: Day = field(default_factory=Day)
+    cooldown: Cooldown = field(default_factory=Cooldown)
+    tickets: Tickets = field(default_factory=Tickets)
     budget: Budget = field(default_factory=Budget)
     retries: RetryBudget = field(default_factory=RetryBudget)
 
-    def hold(self, now_s: float, utc: datetime, in_flight: int, jitter: float) -> Hold | None:
+    def hold(self, now_s: float, utc: datetime, in_flight: int) -> Hold | None:
         return (
-            self.day.hold(utc, jitter)
+            self.day.hold(utc)
             or self.breaker.hold(now_s)
-            or self.cooldown.hold(now_s)
+            or self.cooldown.hold(now_s, in_flight)
             or self.adaptive.hold(in_flight)
-            or self.spacing.hold(now_s)
+            or self.tickets.hold(now_s)
         )
 
-    def sent(self, now_s: float, utc: datetime, price_usd: float, *, again: bool) -> None:
-        self.day.sent(utc)
-        self.spacing.sent(now_s)
+    def sent(self, now_s: float, price_usd: float, *, again: bool) -> None:
+        self.tickets.sent()
         self.budget.sent(price_usd)
         if again:
             self.retries.sent(now_s)

@@ -6,21 +6,24 @@ Reads no file and no variable by itself: environment and key arrive as arguments
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from batchgen import manifest
 from batchgen.manifest import LIMITS
-from batchgen.model import Api, Header, Secret, Selection, UsageError
+from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
 from batchgen.protocol import nebula
 from batchgen.text import printable
 
 SANDBOX = "sandbox"
 STYLES = ("nebula", SANDBOX)
 DEFAULT_PATIENCE_S = 1800.0
+MAX_NIGHT = timedelta(hours=16)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Limits:
     timeout_s: float = 180.0
 
 
+_OWN_FLAGS = ("api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota")
+
+
 @dataclass(frozen=True)
 class Flags:
     """What was said on the command line or by a calling program; None and empty are not said."""
@@ -49,7 +55,34 @@ class Flags:
     defaults: Sequence[str] = ()
     selection: Selection = field(default_factory=Selection)
     give_up_after_s: float | None = None
+    max_runtime_s: float | None = None
+    until: str | None = None
     on_quota: str = "stop"
+
+    @classmethod
+    def of(
+        cls,
+        manifest: str | os.PathLike[str],
+        *,
+        output: str | os.PathLike[str] | None = None,
+        defaults: Sequence[str] | Mapping[str, Any] = (),
+        retry: Iterable[str] = (),
+        redo: bool = False,
+        redo_missing: bool = False,
+        only: Iterable[str] = (),
+        limit: int | None = None,
+        **others: Any,
+    ) -> Flags:
+        """Flags as the command line and Python programs name them; what is not a flag by itself is a limit."""
+        own = {name: others.pop(name) for name in _OWN_FLAGS if name in others}
+        return cls(
+            manifest=Path(manifest),
+            output=None if output is None else Path(output),
+            limits=others,
+            defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
+            selection=Selection(frozenset(map(Outcome, retry)), redo, redo_missing, tuple(only), limit),
+            **own,
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,8 @@ class Settings:
     selection: Selection
     give_up_after_s: float
     wait_for_quota: bool
+    max_runtime_s: float | None = None
+    until: datetime | None = None
 
     @property
     def in_process(self) -> bool:
@@ -91,8 +126,10 @@ def key_variable(header: Header) -> str:
     return (header.api or Api()).key_env or nebula.KEY_ENV
 
 
-def resolve(flags: Flags, env: Mapping[str, str], header: Header, *, output: Path, key: str | None) -> Settings:
-    """All that a run needs to know. Raises UsageError with every mistake in flags and environment."""
+def resolve(
+    flags: Flags, env: Mapping[str, str], header: Header, *, output: Path, key: str | None, now: datetime
+) -> Settings:
+    """All that a run needs to know at the moment `now` (UTC). Raises UsageError with every mistake in what was said."""
     style = style_of(flags, env, header)
     problems: list[str] = []
     url = _url(flags, env, header, style, problems)
@@ -110,6 +147,8 @@ def resolve(flags: Flags, env: Mapping[str, str], header: Header, *, output: Pat
         selection=flags.selection,
         give_up_after_s=flags.give_up_after_s or DEFAULT_PATIENCE_S,
         wait_for_quota=flags.on_quota == "wait",
+        max_runtime_s=flags.max_runtime_s,
+        until=_until(flags.until, now, problems) if flags.until else None,
     )
     if problems:
         raise UsageError("\n".join(problems))
@@ -158,6 +197,23 @@ def _url(flags: Flags, env: Mapping[str, str], header: Header, style: str, probl
     elif parts.query or parts.fragment:
         problems.append(f"API address {shown!r}: expected no ? or # part")
     return url.rstrip("/")
+
+
+def _until(text: str, now: datetime, problems: list[str]) -> datetime | None:
+    """The next moment at which clocks (local ones; with `Z`, UTC's) show this time of day."""
+    try:
+        clock = time.fromisoformat(text.removesuffix("Z"))
+    except ValueError:
+        problems.append(f"--until {printable(text, 40)!r}: expected a time of day such as 06:30, or 04:30Z for UTC")
+        return None
+    zone = UTC if text.endswith("Z") else None
+    today = now.astimezone(zone).date()
+    # Combined day by day, so that a night in which the clocks change ends when the clock on the wall says so.
+    moments = (datetime.combine(today + timedelta(days=d), clock, zone).astimezone(UTC) for d in (0, 1))
+    moment = next(moment for moment in moments if moment > now)
+    if moment - now > MAX_NIGHT:
+        problems.append(f"--until {text}: that is more than 16 hours away, so this start comes too late (or too early)")
+    return moment
 
 
 def _loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from batchgen import images
 from batchgen.manifest import Document, Format, Row, format_of, read
+from batchgen.manifest.row import Place, nowhere
 from batchgen.model import FileInput, Header, InputChanged, Job, ManifestChanged, Problem, UsageError
 
 MAX_INPUT_BYTES = 20 << 20
@@ -24,6 +25,7 @@ class Source:
 
     path: Path
     format: Format
+    default_place: Place = nowhere
     _document: Document | None = None
     _signature: tuple[int, int, int] = (0, 0, 0)
 
@@ -36,6 +38,7 @@ class Source:
         self._signature = _signature(self.path)
         with self.path.open("rb") as file:
             document = read(str(self.path), self.format, file)
+            self.default_place = document.default_place
             if self.format is Format.YAML:
                 self._document = document
         return document.header

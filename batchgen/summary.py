@@ -151,7 +151,8 @@ def percentile(ordered: Sequence[float], part: float) -> float:
 
 def exit_code(counts: Counts, stops: Iterable[ExitCode]) -> ExitCode:
     """The code that tells the truth where several hold: 1, 7, 6, 2, signal, 4, 3, 0 (DESIGN.md section 6)."""
-    holding = set(stops)
+    # A limit that was reached when nothing was left to do has left no work.
+    holding = set(stops) - {ExitCode.WORK_LEFT}
     if counts.pending:
         holding.add(ExitCode.WORK_LEFT)
     if counts.failed or counts.uncertain:
@@ -167,24 +168,25 @@ def verdict(code: ExitCode, counts: Counts, made: int, reasons: Sequence[str]) -
     """One sentence for the morning."""
     why = f": {reasons[0]}" if reasons else ""
     again = "run the same command again"
+    left = f"{counts.pending} of {counts.selected} jobs are left"
     match code:
         case ExitCode.OK if not made:
-            return f"nothing to do: all {counts.done} jobs are done"
+            return f"nothing to do: {counts.done} of {counts.selected} jobs are done"
         case ExitCode.OK:
-            return f"all {counts.done} jobs are done"
+            return f"{counts.done} of {counts.selected} jobs are done"
         case ExitCode.INCOMPLETE:
             return f"finished, but {counts.failed + counts.uncertain} of {counts.selected} jobs have no picture"
         case ExitCode.WORK_LEFT:
-            return f"{counts.pending} of {counts.selected} jobs are left{why}; {again}"
+            return f"{left}{why}; {again}"
         case ExitCode.ACCOUNT:
-            return f"stopped, the account was refused{why}; {counts.pending} jobs are left"
+            return f"stopped, the account was refused{why}; {left}"
         case ExitCode.USAGE:
-            return f"stopped, the request or its address is wrong{why}; {counts.pending} jobs are left"
+            return f"stopped, the request or its address is wrong{why}; {left}"
         case ExitCode.STORAGE:
-            return f"stopped, storage failed{why}; {counts.pending} jobs are left, then {again}"
+            return f"stopped, storage failed{why}; {left}, then {again}"
         case ExitCode.INTERNAL:
-            return f"stopped by an error in batchgen{why}; {counts.pending} jobs are left"
-    return f"stopped{why}; {counts.pending} of {counts.selected} jobs are left, {again}"
+            return f"stopped by an error in batchgen{why}; {left}"
+    return f"stopped{why}; {left}, {again}"
 
 
 def render(summary: Summary) -> Iterator[str]:

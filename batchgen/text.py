@@ -24,12 +24,20 @@ def _escaped(char: str) -> str:
     return char.encode("ascii", "backslashreplace").decode() if ord(char) > 0x7F else f"\\x{ord(char):02x}"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def slug(text: str) -> str:
     """Letters and digits of `text` in lower case, everything else as single hyphens, at most 40 characters.
 
     >>> slug("A red fox, 4K!")
     'a-red-fox-4k'
     """
-    folded = unicodedata.normalize("NFC", text).lower()
-    kept = "".join(c if unicodedata.category(c)[0] in "LMN" and c.isalnum() else "-" for c in folded[:400])
-    return re.sub("-+", "-", kept).strip("-")[:SLUG_CHARS].rstrip("-")
+    folded = unicodedata.normalize("NFC", text[:400]).lower()
+    if not folded.isascii():
+        # Marks belong to their letters: without them Hindi and Thai words fall apart.
+        folded = "".join(c if c.isascii() or unicodedata.category(c)[0] in "LM" else "-" for c in folded)
+        return re.sub(r"[\x00-,.-/:-`{-\x7f-]+", "-", folded).strip("-")[:SLUG_CHARS].rstrip("-")
+    return re.sub("[^a-z0-9]+", "-", folded).strip("-")[:SLUG_CHARS].rstrip("-")

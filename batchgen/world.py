@@ -13,6 +13,7 @@ from typing import Protocol
 
 from batchgen.joblog import Draft
 from batchgen.model import Entry, Job, Outcome, Reply, ServerError
+from batchgen.pacing import Lease
 
 
 class Clock(Protocol):
@@ -107,6 +108,18 @@ class Verdict:
 
 Work = Delivery | Verdict
 Result = Entry | ServerError | Exception
+
+
+class Account(Protocol):
+    """What the account has sent, shared by all who send with its key."""
+
+    async def lease(self, n: int) -> Lease:
+        """Leave for up to `n` requests; none where the day is spent."""
+        ...
+
+    async def give_back(self, n: int) -> None:
+        """Leave that was not used."""
+        ...
 
 
 class Deliver(Protocol):

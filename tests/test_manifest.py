@@ -164,7 +164,7 @@ def test_ten_mistakes_are_ten_problems() -> None:
         "m:8:38: job 'd': num_steps: expected a whole number from 1 to 10000, got true",
         "m:9:26: job 'e': 'matrix' is not supported yet",
         "m:9:54: job 'e': params: 'width' is a field of its own; write 'width' beside params",
-        "m:9:64: job 'e': params.x: expected a finite number, got nan",
+        "m:9:60: job 'e': params.x: expected a finite number, got nan",
     ]
 
 
@@ -385,48 +385,14 @@ def test_the_path_of_an_input_does_not_count() -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-PIECES = st.sampled_from(
-    [
-        "prompt",
-        "id",
-        "jobs",
-        "params",
-        "meta.",
-        ":",
-        "- ",
-        "{",
-        "}",
-        "[",
-        "]",
-        '"',
-        ",",
-        "\t",
-        "\n",
-        "\r",
-        "&a ",
-        "*a",
-        "<<",
-    ]
-    + [
-        "width",
-        "seed",
-        "1e3",
-        ".nan",
-        "0x1",
-        "!!int ",
-        "\0",
-        "\ufeff",
-        "\ud7ff",
-        " ",
-        "#",
-        "|",
-        "a",
-        "é",
-        "null",
-        "---",
-    ]
+PIECES = (
+    *("prompt", "id", "jobs", "params", "meta.", "width", "seed", "image", "<<", "&a ", "*a", "!!int ", "- ", "---"),
+    *(":", "{", "}", "[", "]", '"', ",", "\t", "\n", "\r", " ", "#", "|", "\0", "\ufeff", "\ud7ff", "é", "a"),
+    *("1e3", ".nan", "0x1", "null", '{"prompt":', '"a"', "\\ud800"),
 )
-soups = st.lists(PIECES, max_size=40).map(lambda pieces: "".join(pieces).encode()) | st.binary(max_size=200)
+soups = st.lists(st.sampled_from(PIECES), max_size=40).map(lambda pieces: "".join(pieces).encode()) | st.binary(
+    max_size=200
+)
 
 
 @pytest.mark.parametrize("format", Format)

@@ -11,20 +11,42 @@ from hypothesis import strategies as st
 
 from batchgen.manifest.yaml12 import Node, parse, resolve
 
-SCALARS: dict[str, Any] = {
-    **dict.fromkeys(["", "~", "null", "Null", "NULL"]),
-    **dict.fromkeys(["true", "True", "TRUE"], True),
-    **dict.fromkeys(["false", "False", "FALSE"], False),
-    **{"0": 0, "-1": -1, "+12": 12, "010": 10, "0777": 777, "0o17": 15, "0xfF": 255},
-    **{"1e3": 1000.0, "1.": 1.0, ".5": 0.5, "-1.5E-2": -0.015, ".inf": math.inf, "-.INF": -math.inf},
+NULLS = ("", "~", "null", "Null", "NULL")
+NUMBERS = {"0": 0, "-1": -1, "+12": 12, "010": 10, "0777": 777, "0o17": 15, "0xfF": 255, "1e3": 1000.0, "1.": 1.0} | {
+    ".5": 0.5,
+    "-1.5E-2": -0.015,
+    ".inf": math.inf,
+    "-.INF": -math.inf,
     "9" * 5000: math.inf,
     "-" + "9" * 5000: -math.inf,
     "0x" + "f" * 5000: math.inf,
-    **{
-        text: text
-        for text in ["16:9", "12:30:45", "no", "Yes", "on", "off", "y", "2026-11-22", "1_000", "0b1", "=", "nan", "inf"]
-        + ["-0x1", "0o8", "1e", ".", "+", "tRue", "nulL", "1 ", "١", "1\n", "true\n", "0X1", "+.nan"]
-    },
+}
+TEXTS = (
+    *(
+        "16:9",
+        "12:30:45",
+        "no",
+        "Yes",
+        "on",
+        "off",
+        "y",
+        "2026-11-22",
+        "1_000",
+        "0b1",
+        "=",
+        "nan",
+        "inf",
+        "-0x1",
+        "0o8",
+    ),
+    *("1e", ".", "+", "tRue", "nulL", "1 ", "١", "1\n", "true\n", "0X1", "+.nan"),
+)
+SCALARS: dict[str, Any] = {
+    **dict.fromkeys(NULLS),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **NUMBERS,
+    **{text: text for text in TEXTS},
 }
 
 

@@ -5,6 +5,6 @@ opens no file and no socket and reads no clock of its own.
 """
 
 from batchgen.pool.scheduler import Pool
-from batchgen.pool.task import Pending, Policy, Stop
+from batchgen.pool.task import Deadline, Pending, Policy, Stop
 
-__all__ = ["Pending", "Policy", "Pool", "Stop"]
+__all__ = ["Deadline", "Pending", "Policy", "Pool", "Stop"]

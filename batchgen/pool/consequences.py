@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from batchgen.events import Event, Paced
@@ -13,7 +14,7 @@ from batchgen.world import Clock, Randomness
 
 CANARY_REFUSALS = 10
 FORBIDDEN_IN_A_ROW = 3
-BARREN_COOLDOWNS = 5
+REMEMBERED_DURATIONS = 200
 INTERNAL_ERRORS = 5
 
 
@@ -33,12 +34,20 @@ class Consequences:
         self._policy, self._gates, self._clock, self._random = policy, gates, clock, randomness
         self._observe, self._stop = observe, stop
         self.successes = 0
-        self._refusals = self._forbidden = self._internal = self._barren = 0
+        self._refusals = self._forbidden = self._internal = 0
+        self._durations_s: deque[float] = deque(maxlen=REMEMBERED_DURATIONS)
 
-    def success(self, sent: Sent, in_flight: int) -> None:
+    def usual_s(self) -> float:
+        """The 95th percentile of how long recent answers took; 0 before the first."""
+        ordered = sorted(self._durations_s)
+        return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else 0.0
+
+    def success(self, sent: Sent, response_s: float, in_flight: int) -> None:
         gates = self._gates
         self.successes += 1
-        self._barren = self._forbidden = 0
+        self._forbidden = 0
+        self._durations_s.append(response_s)
+        gates.cooldown.succeeded(sent.sent_s)
         gates.retries.succeeded()
         if gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
@@ -79,11 +88,9 @@ class Consequences:
         if not gates.cooldown.begin(now_s, sent.sent_s, fault.asked_s, self._random.random()):
             return
         gates.adaptive.cut(0.8, "rate limited")
-        self._barren += 1
         pause_s, limit = gates.cooldown.until_s - now_s, int(gates.adaptive.limit)
         self._observe(Paced(f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"))
-        if self._barren >= BARREN_COOLDOWNS:
-            # Five pauses without one success between them: the minute is not what is spent.
+        if gates.cooldown.hopeless(now_s):
             gates.day.close(self._clock.utc(), self._random.random())
 
     def _canary(self, fault: Fault) -> bool:

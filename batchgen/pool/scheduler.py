@@ -11,7 +11,6 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import datetime
 from itertools import count
 
 from tenacity import RetryCallState, wait_exponential
@@ -26,10 +25,11 @@ from batchgen.pool.consequences import Consequences
 from batchgen.pool.sender import Sender
 from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task
 from batchgen.text import printable
-from batchgen.world import Clock, Deliver, Randomness, Transport, Verdict
+from batchgen.world import Account, Clock, Deliver, Randomness, Transport, Verdict
 
 SLICE_S = 30.0
 ABORT_S = 5.0
+STALL_S = 720.0
 _bound_s = wait_exponential(multiplier=1, max=60)
 
 
@@ -43,13 +43,14 @@ class Pool:
         pull: Callable[[int], Awaitable[Sequence[Pending]]],
         gates: Gates,
         transport: Transport,
+        account: Account,
         deliver: Deliver,
         note: Callable[[bytes], None],
         clock: Clock,
         randomness: Randomness,
         observe: Callable[[Event], None],
     ) -> None:
-        self._policy, self._pull, self._gates = policy, pull, gates
+        self._policy, self._pull, self._gates, self._account = policy, pull, gates, account
         self._transport, self._deliver, self._note = transport, deliver, note
         self._clock, self._random, self._observe = clock, randomness, observe
         self._sender = Sender(policy, transport=transport, deliver=deliver, note=note, clock=clock)
@@ -65,7 +66,9 @@ class Pool:
         self._order = count()
         self._running: set[asyncio.Task[None]] = set()
         self._sending: set[asyncio.Task[None]] = set()
-        self._pulling = self._exhausted = self._probe_cleared = False
+        self._pulling = self._exhausted = self._probe_cleared = self._leasing = False
+        self._batch = max(1, int((policy.requests_per_minute or 60 * policy.concurrency) / 60))
+        self._progress_s = clock.monotonic()
         self._aborted_s = math.inf
         self._wake = asyncio.Event()
 
@@ -95,9 +98,15 @@ class Pool:
                     await self._wake.wait()
         for task in [*self._fresh, *(task for _, _, task in self._waiting)]:
             self._remember(task)
+        await self._account.give_back(len(self._gates.tickets.times_s))
 
     def _over(self) -> bool:
-        if self._clock.monotonic() > self._aborted_s + ABORT_S:
+        now_s = self._clock.monotonic()
+        if now_s > self._aborted_s + ABORT_S:
+            return True
+        if self.in_flight and now_s - self._progress_s > self._policy.timeout_s + STALL_S:
+            # Requests have deadlines of their own, so it is the disk that does not answer.
+            self.stop(ExitCode.STORAGE, f"nothing could be saved for {now_s - self._progress_s:.0f} s")
             return True
         nothing_left = self._exhausted and not self._waiting and not self._fresh
         return not self._running and bool(self.stops or nothing_left)
@@ -108,7 +117,11 @@ class Pool:
         """Start what may start; the seconds until something else may."""
         while not self.stops:
             now_s, utc = self._clock.monotonic(), self._clock.utc()
-            self.hold = self._gates.hold(now_s, utc, self.in_flight, self._random.random())
+            if self._policy.deadline and self._policy.deadline.passed(now_s, utc, self._effects.usual_s()):
+                self.stop(ExitCode.WORK_LEFT, self._policy.deadline.reason)
+                break
+            self._lease_ahead()
+            self.hold = self._gates.hold(now_s, utc, self.in_flight)
             if self.hold:
                 self._check_patience(now_s)
                 return self.hold.wait_s
@@ -124,7 +137,7 @@ class Pool:
                 self._fresh.appendleft(task)
                 self.stop(ExitCode.WORK_LEFT, limit)
             else:
-                self._start(task, now_s, utc)
+                self._start(task, now_s)
         return math.inf
 
     def _check_patience(self, now_s: float) -> None:
@@ -133,6 +146,20 @@ class Pool:
         if self._gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s:
             minutes = self._policy.give_up_after_s / 60
             self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {minutes:g} minutes")
+
+    def _lease_ahead(self) -> None:
+        """Have leave for the next requests before it is needed."""
+        if not (self._leasing or self._gates.day.closed_until) and len(self._gates.tickets.times_s) < self._batch / 2:
+            self._leasing = True
+            self._spawn(self._lease())
+
+    async def _lease(self) -> None:
+        lease = await self._account.lease(self._batch)
+        self._leasing = False
+        if lease.delays_s:
+            self._gates.tickets.add(self._clock.monotonic(), lease)
+        else:
+            self._gates.day.close(self._clock.utc(), self._random.random())
 
     def _refill(self) -> None:
         room = len(self._waiting) < 4 * self._policy.concurrency
@@ -164,13 +191,15 @@ class Pool:
             return heapq.heappop(self._waiting)[2]
         return self._fresh.popleft() if self._fresh else None
 
-    def _start(self, task: Task, now_s: float, utc: datetime) -> None:
+    def _start(self, task: Task, now_s: float) -> None:
         task.queued_s += max(0.0, now_s - task.due_s)
         task.probing, self._probe_cleared = self._probe_cleared, False
         if task.probing:
             self._gates.breaker.probe()
         again = len(task.life) > task.in_run and not task.probing
-        self._gates.sent(now_s, utc, task.price_usd or 0.0, again=again)
+        self._gates.sent(now_s, task.price_usd or 0.0, again=again)
+        if not self.in_flight:
+            self._progress_s = now_s
         self.in_flight += 1
         self._sending.add(self._spawn(self._attempt(task)))
 
@@ -183,6 +212,7 @@ class Pool:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._sending.discard(task)
+        self._progress_s = self._clock.monotonic()
         self._wake.set()
 
     async def _ask_whether_reachable(self) -> None:
@@ -199,7 +229,7 @@ class Pool:
             body = await self._transport.prepare(task.job)
             sent, result = await self._sender.attempt(task, body, lambda: self._sending.discard(this))
             if isinstance(result, Entry):
-                self._effects.success(sent, self.in_flight)
+                self._effects.success(sent, result.timings.response_s or 0.0, self.in_flight)
                 self._observe(Tried(result.attempts[-1], task.price_usd, len(result.images)))
                 self._observe(Finished(result))
             else:

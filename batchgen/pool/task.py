@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from batchgen.failures import Allowance
 from batchgen.joblog import Draft
 from batchgen.model import Attempt, Billed, ExitCode, Failure, Job, Reply, Secret
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When to stop sending: at a moment of the wall clock (`utc`), after a time of the monotonic clock (`end_s`)."""
+
+    reason: str
+    utc: datetime | None = None
+    end_s: float = math.inf
+
+    def passed(self, now_s: float, utc: datetime, usual_s: float) -> bool:
+        """Whether a request that takes as long as usual would end too late."""
+        by_wall = self.utc is not None and (self.utc - utc).total_seconds() <= usual_s
+        return by_wall or self.end_s - now_s <= usual_s
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,8 @@ class Policy:
     allowance: Allowance
     give_up_after_s: float = 1800.0
     wait_for_quota: bool = False
+    requests_per_minute: float | None = None
+    deadline: Deadline | None = None
     prices_usd: dict[str, float] = field(default_factory=dict)
 
 

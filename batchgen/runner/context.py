@@ -34,8 +34,14 @@ class Run:
     clock: Clock
     run: str
     state: State
+    began_s: float
     tally: Tally = field(default_factory=Tally)
     notices: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        """Something the user should know, now and in the summary."""
+        self.notices.append(message)
+        self.voice.say(f"note: {message}")
 
     @property
     def settings(self) -> Settings:

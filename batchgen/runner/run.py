@@ -35,8 +35,8 @@ async def run(session: Session, voice: Voice) -> Summary:
     clock = SystemClock()
     root = session.settings.output
     if not (root / PRIVATE).exists():
-        # A manifest with mistakes leaves no folder behind.
-        make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection)
+        # What cannot begin leaves no folder behind.
+        _check_begin(session, make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection))
     with exclusive(root):
         files = PosixFiles(root)
         try:
@@ -69,7 +69,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
     started = joblog.timestamp(now)
     state = State(here, run, os.getpid(), socket.gethostname(), started, started, "planning")
     folder.write_state(state)
-    this = Run(session, folder, voice, clock, run, state)
+    this = Run(session, folder, voice, clock, run, state, clock.monotonic())
     this.notices += [*session.warnings, *folder.notices]
     if doubtful := folder.lives.doubtful():
         this.notices.append(f"{doubtful} requests of an earlier run may have been paid without an answer")
@@ -77,7 +77,6 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
 
 
 async def _conduct(this: Run) -> Summary:
-    began_s = this.clock.monotonic()
     plan = make_plan(this.session.jobs(), this.folder.standing, this.settings.selection, _regroup(this))
     check_missing(plan, this.settings.selection)
     if missing := plan.standings[Standing.MISSING]:
@@ -90,12 +89,13 @@ async def _conduct(this: Run) -> Summary:
         _restore(this, plan)
     pool = None
     if plan.remaining:
-        need_key(this.session)
-        _check_room(this, plan)
+        _check_begin(this.session, plan)
+        if (free := this.folder.files.free_bytes()) < ROOM_BYTES:
+            raise StorageError(f"{this.settings.output}: only {free >> 20} MiB are free; make room first")
         from batchgen.runner.work import work
 
         pool = await work(this, plan)
-    verdict = _summarize(this, plan, pool, this.clock.monotonic() - began_s)
+    verdict = _summarize(this, plan, pool, this.clock.monotonic() - this.began_s)
     with contextlib.suppress(OSError):
         this.folder.write_whole(SUMMARY, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n")
         this.folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended"))
@@ -130,13 +130,15 @@ def _restore(this: Run, plan: Plan) -> None:
     this.notices.append(f"{plan.restorable} pictures were brought back from superseded/")
 
 
-def _check_room(this: Run, plan: Plan) -> None:
-    limits, prices = this.settings.limits, this.settings.prices_usd
+def _check_begin(session: Session, plan: Plan) -> None:
+    """Raises UsageError where the plan needs something that was not given."""
+    if not plan.remaining:
+        return
+    need_key(session)
+    limits, prices = session.settings.limits, session.settings.prices_usd
     if limits.max_cost_usd is not None and plan.cost_usd(prices) is None:
         unknown = ", ".join(sorted(model for model in plan.to_do if model not in prices))
         raise UsageError(f"max_cost_usd needs prices, and there is none for {unknown}; state it under prices_usd")
-    if (free := this.folder.files.free_bytes()) < ROOM_BYTES:
-        raise StorageError(f"{this.settings.output}: only {free >> 20} MiB are free; make room first")
 
 
 def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summary:

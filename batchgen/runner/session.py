@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen import manifest, settings
+from batchgen.clock import SystemClock
 from batchgen.manifest import Rules
 from batchgen.model import Job, Problem, UsageError
 from batchgen.settings import SANDBOX, Flags, Settings
@@ -21,6 +22,7 @@ class Session:
     source: Source
     settings: Settings
     inputs: Inputs
+    env: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
     def jobs(self) -> Iterator[Job | Problem]:
@@ -30,6 +32,7 @@ class Session:
             defaults=dict(self.settings.defaults),
             overrides=dict(self.settings.overrides),
             digest=self.inputs.digest,
+            default_place=self.source.default_place,
         )
         return manifest.jobs(self.source.rows(), rules)
 
@@ -42,7 +45,8 @@ def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = N
     key, warnings = _find_key(key_file, env, settings.key_variable(header))
     return Session(
         source=source,
-        settings=settings.resolve(flags, env, header, output=output, key=key),
+        settings=settings.resolve(flags, env, header, output=output, key=key, now=SystemClock().utc()),
+        env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
         warnings=warnings,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import signal
 import time
@@ -19,19 +20,21 @@ import msgspec
 
 import batchgen
 from batchgen import images, joblog
+from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
 from batchgen.client import Client, Endpoint
 from batchgen.events import Event, Finished
 from batchgen.failures import Allowance
 from batchgen.model import ExitCode, FileInput, Job, Secret
-from batchgen.pacing import Adaptive, Breaker, Budget, Cooldown, Day, Gates, Spacing
+from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
 from batchgen.plan import Mark, Plan
-from batchgen.pool import Pending, Policy, Pool
+from batchgen.pool import Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
 from batchgen.protocol import nebula
 from batchgen.runner.context import Run, Voice
 from batchgen.settings import Settings
 from batchgen.sink import LocalSink
 from batchgen.sources import encoder
+from batchgen.world import Account
 from batchgen.writer import Committer, Writer
 
 HEARTBEAT_S = 30.0
@@ -49,7 +52,11 @@ async def work(this: Run, plan: Plan) -> Pool:
     observe = _observers(this, progress)
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, "batchgen-manifest") as reader, ThreadPoolExecutor(2, "batchgen-inputs") as input_files:
-        async with _endpoint(this.settings) as endpoint, _client(this, endpoint, input_files) as client:
+        async with (
+            _endpoint(this.settings) as endpoint,
+            _client(this, endpoint, input_files) as client,
+            _account(this, endpoint) as account,
+        ):
             committer = Committer(
                 decode=nebula.decode_answer,
                 check=images.check,
@@ -65,6 +72,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 pull=_puller(this, plan, reader),
                 gates=_gates(this),
                 transport=client,
+                account=account,
                 deliver=writer,
                 note=this.folder.append_attempts,
                 clock=this.clock,
@@ -109,26 +117,50 @@ def _policy(this: Run, key: Secret) -> Policy:
         give_up_after_s=settings.give_up_after_s,
         wait_for_quota=settings.wait_for_quota,
         prices_usd=dict(settings.prices_usd),
+        requests_per_minute=limits.requests_per_minute,
+        deadline=_deadline(this),
     )
 
 
 def _gates(this: Run) -> Gates:
     limits, fold, lives = this.settings.limits, this.folder.fold, this.folder.lives
-    open_attempts, today = lives.ended(), this.clock.utc().date().isoformat()
-    sent_today = fold.requests_by_day.get(today, 0) + sum(e.attempt.at.startswith(today) for e in open_attempts)
+    spent_usd = fold.spent_usd + fold.exposure_usd + lives.exposure_usd()
     return Gates(
-        day=Day(limits.requests_per_day, today, sent_today),
         breaker=Breaker(max(5, limits.concurrency)),
-        cooldown=Cooldown(),
         adaptive=Adaptive(limits.concurrency),
-        spacing=Spacing(limits.requests_per_minute),
-        budget=Budget(
-            limits.max_cost_usd,
-            limits.max_requests,
-            fold.spent_usd + fold.exposure_usd + lives.exposure_usd(),
-            fold.requests + len(open_attempts),
-        ),
+        budget=Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended())),
     )
+
+
+@asynccontextmanager
+async def _account(this: Run, endpoint: Endpoint) -> AsyncIterator[Account]:
+    limits, today = this.settings.limits, this.clock.utc().date().isoformat()
+    pace = Pace(limits.requests_per_minute, limits.requests_per_day)
+    open_today = sum(ended.attempt.at.startswith(today) for ended in this.folder.lives.ended())
+    sent_today = this.folder.fold.requests_by_day.get(today, 0) + open_today
+    if this.settings.in_process:
+        yield MemoryAccount(pace, this.clock, sent_today)
+        return
+    shared = SharedAccount(
+        store_path(this.session.env),
+        account_name(this.settings.url, endpoint.key),
+        pace,
+        this.clock,
+        sent_today=sent_today,
+        warn=this.warn,
+    )
+    try:
+        yield shared
+    finally:
+        shared.close()
+
+
+def _deadline(this: Run) -> Deadline | None:
+    settings = this.settings
+    if settings.until is None and settings.max_runtime_s is None:
+        return None
+    end_s = math.inf if settings.max_runtime_s is None else this.began_s + settings.max_runtime_s
+    return Deadline("the time that was set is up", settings.until, end_s)
 
 
 def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int], Awaitable[Sequence[Pending]]]:

@@ -1,0 +1,125 @@
+"""What this account has sent: pace and day, shared by all runs on the machine and across restarts.
+
+One small SQLite file in the user's state folder. The arithmetic is `pacing.grant`; here are the transactions, off the
+event loop. Where the file cannot be used the run goes on with a count of its own, and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from batchgen.model import Secret
+from batchgen.pacing import AccountState, Lease, Pace, grant
+from batchgen.world import Clock
+
+BUSY_S = 10.0
+_TABLE = "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, day TEXT, sent INTEGER, next_s REAL)"
+
+
+def account_name(url: str, key: Secret) -> str:
+    """The account behind an address and a key, as a hash that gives neither away."""
+    return hashlib.sha256(f"batchgen account\0{url}\0{key.reveal()}".encode()).hexdigest()[:32]
+
+
+def store_path(env: Mapping[str, str]) -> Path:
+    """`$XDG_STATE_HOME/batchgen/accounts.sqlite3`, by default below `~/.local/state`."""
+    folder = env.get("XDG_STATE_HOME")
+    return (Path(folder) if folder else Path.home() / ".local" / "state") / "batchgen" / "accounts.sqlite3"
+
+
+class MemoryAccount:
+    """An account that only this run knows of."""
+
+    def __init__(self, pace: Pace, clock: Clock, sent_today: int = 0) -> None:
+        self._pace, self._clock = pace, clock
+        self._state = AccountState(clock.utc().date().isoformat(), sent_today)
+
+    async def lease(self, n: int) -> Lease:
+        self._state, lease = grant(self._state, self._pace, n, self._clock.utc())
+        return lease
+
+    async def give_back(self, n: int) -> None:
+        self._state = replace(self._state, sent=max(0, self._state.sent - n))
+
+
+class SharedAccount:
+    """An account whose state all runs on this machine share.
+
+    `sent_today` is what the output folder itself knows of today's requests; the larger count holds.
+    """
+
+    def __init__(
+        self, path: Path, name: str, pace: Pace, clock: Clock, *, sent_today: int, warn: Callable[[str], None]
+    ) -> None:
+        self._path, self._name, self._pace, self._clock, self._warn = path, name, pace, clock, warn
+        self._alone = MemoryAccount(pace, clock, sent_today)
+        self._sent_today = sent_today
+        self._thread = ThreadPoolExecutor(1, "batchgen-account")
+        self._usable = True
+
+    async def lease(self, n: int) -> Lease:
+        if self._usable:
+            with self._falling_back():
+                return await self._off_loop(self._lease, n)
+        return await self._alone.lease(n)
+
+    async def give_back(self, n: int) -> None:
+        if self._usable:
+            with self._falling_back():
+                await self._off_loop(self._give_back, n)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    async def _off_loop(self, work: Callable[[int], Lease], n: int) -> Lease:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, n)
+
+    @contextmanager
+    def _falling_back(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            self._usable = False
+            self._warn(f"{self._path} cannot be used ({error}); other runs with the same key are not counted")
+
+    def _lease(self, n: int) -> Lease:
+        with self._transaction() as connection:
+            state, lease = grant(self._read(connection), self._pace, n, self._clock.utc())
+            self._write(connection, state)
+        return lease
+
+    def _give_back(self, n: int) -> Lease:
+        with self._transaction() as connection:
+            state = self._read(connection)
+            self._write(connection, replace(state, sent=max(0, state.sent - n)))
+        return Lease(())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._path.parent.mkdir(0o700, parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")  # the job log survives power loss; this count may lag
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_TABLE)
+            yield connection
+            connection.execute("COMMIT")
+
+    def _read(self, connection: sqlite3.Connection) -> AccountState:
+        row = connection.execute("SELECT day, sent, next_s FROM account WHERE name = ?", (self._name,)).fetchone()
+        state, today = AccountState(*row) if row else AccountState(), self._clock.utc().date().isoformat()
+        known, self._sent_today = self._sent_today, 0
+        if known and known > (state.sent if state.day == today else 0):
+            return replace(state, day=today, sent=known)
+        return state
+
+    def _write(self, connection: sqlite3.Connection, state: AccountState) -> None:
+        row = (self._name, state.day, state.sent, state.next_s)
+        connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)", row)

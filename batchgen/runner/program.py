@@ -1,0 +1,54 @@
+"""The same as the command line, for notebooks and other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from batchgen.model import Job, ManifestError, Problem, UsageError
+from batchgen.runner.context import Voice
+from batchgen.runner.run import run as conduct
+from batchgen.runner.session import open_session
+from batchgen.settings import Flags
+from batchgen.summary import Summary
+
+
+async def run_async(
+    manifest: str | os.PathLike[str],
+    *,
+    api_key_file: str | os.PathLike[str] | None = None,
+    quiet: bool = True,
+    verbose: bool = False,
+    **settings: Any,
+) -> Summary:
+    """Make what is missing of `manifest`; `settings` are the long flags of `batchgen run` and the names of limits.
+
+    What went wrong with jobs is in the Summary and its `exit_code`. Raises BatchgenError where nothing could be begun.
+    """
+    key_file = None if api_key_file is None else Path(api_key_file)
+    session = open_session(Flags.of(manifest, **settings), os.environ, key_file)
+    return await conduct(session, Voice(quiet, verbose))
+
+
+def run(manifest: str | os.PathLike[str], **settings: Any) -> Summary:
+    """`run_async` for programs without an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run_async(manifest, **settings))
+    raise UsageError("an event loop is running here: use `await batchgen.run_async(...)`")
+
+
+def read(manifest: str | os.PathLike[str], **settings: Any) -> Iterator[Job]:
+    """The jobs of a manifest as a run would see them. Raises ManifestError, with all problems, after the last job."""
+    problems: list[Problem] = []
+    for job in open_session(Flags.of(manifest, **settings), os.environ).jobs():
+        if isinstance(job, Problem):
+            problems.append(job)
+        elif not problems:
+            yield job
+    if problems:
+        raise ManifestError(problems)

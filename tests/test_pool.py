@@ -1,0 +1,777 @@
+"""The pool on virtual time: contract points 8 to 20 and the decisions of the reliability page, whole nights at once.
+
+Nothing here waits: see `world`. A test that fails for a known reason is marked `defect` with that reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from world import (
+    BAD_PICTURE,
+    HANGS,
+    KEY,
+    NOON,
+    OK,
+    PAGE,
+    REFUSED_CONNECTION,
+    RESET,
+    Answer,
+    Arrival,
+    InstantDeliver,
+    Night,
+    React,
+    SimServer,
+    World,
+    between,
+    json,
+    most_in_window,
+    says,
+)
+
+from batchgen.events import Tried
+from batchgen.joblog import Intent, encode
+from batchgen.model import Billed, ExitCode, Failure, Job, StorageError
+from batchgen.pool import Pool
+from batchgen.world import Work
+
+C = 8
+QUOTA = says(429, "You have reached your daily request limit.", "quota_exceeded")
+RATE = says(429, "Too many requests", retry_after="1")
+MIDNIGHT_S = 12 * 3600.0
+
+
+def defect(reason: str) -> pytest.MarkDecorator:
+    """A promise that the program does not keep yet; the test is right and the code is to be mended."""
+    return pytest.mark.xfail(strict=True, reason=reason)
+
+
+def only(job: str, answer: Answer, otherwise: Answer = OK) -> React:
+    """`answer` for one job, always."""
+    return lambda arrival: answer if arrival.job == job else otherwise
+
+
+def first(n: int, answer: Answer, otherwise: Answer = OK) -> React:
+    """`answer` for the first `n` requests of all."""
+    return lambda arrival: answer if arrival.number <= n else otherwise
+
+
+def times(night: Night) -> list[float]:
+    return [arrival.at_s for arrival in night.arrivals]
+
+
+def all_done(night: Night, jobs: int) -> bool:
+    return night.outcomes() == {"done": jobs} and night.exit_code is ExitCode.OK and not night.crashes
+
+
+# Point 8: the spending cap
+
+
+@pytest.mark.parametrize("answer", [OK, RESET, BAD_PICTURE, says(503)], ids=["ok", "reset", "useless", "503"])
+def test_8_requests_never_exceed_their_cap_over_all_runs(answer: Answer) -> None:
+    """`--max-requests` counts every attempt, retries too, across restarts, and is asked before sending."""
+    world = World(lambda arrival: answer if arrival.n == 1 else OK, jobs=20, max_requests=7)
+    first_night, second_night = world.run(), world.run()
+    assert (len(first_night.arrivals), len(second_night.arrivals)) == (7, 0)
+    assert first_night.exit_code is second_night.exit_code is ExitCode.WORK_LEFT
+    assert "--max-requests" in first_night.reason
+
+
+def test_8_a_raised_cap_lets_the_rest_go_on() -> None:
+    """The limit is a number to raise: the next run does exactly what is left."""
+    world = World(jobs=20, max_requests=7)
+    world.run()
+    world.limits = replace(world.limits, max_requests=20)
+    assert all_done(world.run(), 20)
+    assert len(world.arrivals) == 20
+
+
+def test_8_a_manifest_that_fits_the_cap_exactly_ends_well() -> None:
+    """A cap that was reached but not exceeded is no reason for an exit code."""
+    assert all_done(World(jobs=7, max_requests=7).run(), 7)
+
+
+@pytest.mark.parametrize("unsure", [RESET, BAD_PICTURE], ids=["reset", "useless"])
+def test_8_money_that_may_have_been_spent_counts(unsure: Answer) -> None:
+    """An answer that never came may have been paid for, so it takes its price from the budget."""
+    night = World(unsure, jobs=20, max_cost_usd=0.0125, price_usd=0.003).run()
+    assert len(night.arrivals) == 4
+    assert night.exit_code is ExitCode.WORK_LEFT and "--max-cost" in night.reason
+
+
+def test_8_money_that_was_surely_not_spent_comes_back() -> None:
+    """A refusal costs nothing, and the budget knows."""
+    night = World(lambda a: says(503) if a.n == 1 else OK, jobs=4, max_cost_usd=0.0125, price_usd=0.003).run()
+    assert all_done(night, 4)
+    assert len(night.arrivals) == 8
+
+
+# Point 9: rates
+
+
+@pytest.mark.parametrize(
+    "react",
+    [lambda a: OK, lambda a: says(503, after_s=0.1) if a.n == 1 else Answer(after_s=0.3), between(20, 60, RATE)],
+    ids=["ok", "retries", "rate limits"],
+)
+def test_9_in_flight_and_per_minute_limits_hold_for_first_tries_and_retries(react: React) -> None:
+    """Never more than C in flight; never more than the minute allows in any window of 60 s, wherever it begins."""
+    night = World(react, jobs=150, requests_per_minute=30).run()
+    assert night.server.most_in_flight <= C
+    assert most_in_window(times(night), 60) <= 30
+
+
+def test_9_the_day_counts_what_earlier_runs_sent() -> None:
+    """Requests a UTC day are counted from the records of all runs of that day."""
+    world = World(jobs=20, requests_per_day=8)
+    nights = [world.run(), world.run()]
+    assert [len(night.arrivals) for night in nights] == [8, 0]
+    assert all(night.exit_code is ExitCode.WORK_LEFT for night in nights)
+    world.now_s = 36 * 3600.0
+    assert len(world.run().arrivals) == 8
+
+
+def test_9_the_day_counts_refused_requests_too() -> None:
+    """Whether a refused request counts against the day is not documented, so it does."""
+    night = World(lambda a: says(503) if a.n == 1 else OK, jobs=20, requests_per_day=10).run()
+    assert len(night.arrivals) == 10
+
+
+def test_9_waiting_jobs_hold_no_slot() -> None:
+    """While some jobs back off for 30 s and more, others use all C slots."""
+    night = World(lambda a: RESET if a.n == 1 and a.number % 10 == 0 else Answer(after_s=5), jobs=80).run()
+    assert all_done(night, 80)
+    assert night.server.most_in_flight == C
+
+
+# Point 10: the shared pause
+
+
+def test_10_one_answer_that_says_too_fast_pauses_everybody_once() -> None:
+    """All answers of one burst are one episode: one pause, one cut, nothing sent meanwhile."""
+    night = World(between(60, 61.5, says(429, "slow down", retry_after="20")), jobs=100).run()
+    limited = [a.at_s for a, answer in night.server.answers if answer.status == 429]
+    assert all_done(night, 100) and limited
+    assert not [t for t in times(night) if limited[-1] + 0.2 < t < limited[0] + 20]
+    assert sum("rate limited" in pace for pace in night.paces()) == 1
+
+
+_DATE = format_datetime(NOON + timedelta(seconds=90), usegmt=True)
+_PAUSES: dict[str, tuple[dict[str, str], float]] = {
+    "zero": ({"retry-after": "0"}, 1),
+    "seconds": ({"retry-after": "5"}, 5),
+    "decimals": ({"retry-after": "2.5"}, 2.5),
+    "milliseconds": ({"retry-after-ms": "7000"}, 7),
+    "milliseconds-win": ({"retry-after-ms": "7000", "retry-after": "60"}, 7),
+    "date": ({"retry-after": _DATE}, 90),
+    "date-rfc850": ({"retry-after": "Sunday, 22-Nov-26 12:01:30 GMT"}, 90),
+    "date-asctime": ({"retry-after": "Sun Nov 22 12:01:30 2026"}, 90),
+    "date-past": ({"retry-after": "Sun, 22 Nov 2020 12:00:00 GMT"}, 1),
+    "an-hour": ({"retry-after": "3600"}, 3600),
+    "negative": ({"retry-after": "-1"}, 15),
+    "nan": ({"retry-after": "nan"}, 15),
+    "infinite": ({"retry-after": "inf"}, 15),
+    "absurd": ({"retry-after": "1e12"}, 15),
+    "year-9999": ({"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, 15),
+    "garbage": ({"retry-after": "soon"}, 15),
+    "foreign-digits": ({"retry-after": "١٢"}, 15),
+    "empty": ({"retry-after": ""}, 15),
+    "none": ({}, 15),
+}
+
+
+@pytest.mark.parametrize(("headers", "pause_s"), _PAUSES.values(), ids=[f"row26-{name}" for name in _PAUSES])
+def test_10_retry_after_in_all_its_forms(headers: dict[str, str], pause_s: float) -> None:
+    """Retry-After is obeyed, clamped and jittered; what is senseless falls back to the program's own pause."""
+    night = World(first(1, Answer(429, b"{}", headers, after_s=0)), jobs=3).run()
+    assert all_done(night, 3)
+    waited_s = times(night)[1] - times(night)[0]
+    assert pause_s - 0.01 <= waited_s <= pause_s * 1.1 + 1.5
+
+
+def test_10_a_rate_limited_job_spends_nothing_of_its_own() -> None:
+    """A 429 is nobody's fault: the job may meet any number of them and is still done."""
+    night = World(lambda a: RATE if a.job == "job-5" and a.n <= 9 else OK, jobs=200).run()
+    assert all_done(night, 200)
+    assert night.failures("job-5") == ["rate_limited"] * 9
+
+
+@pytest.mark.parametrize("headers", [{"retry_after": "1"}, {}], ids=["retry-after-1", "no-header"])
+def test_27_a_rate_limit_of_20_s_costs_no_job_and_no_night(headers: dict[str, str]) -> None:
+    """429s for 20 s: every job is done in this very run, and the day is not taken for spent."""
+    night = World(between(30, 50, says(429, "Too many requests", **headers)), jobs=100).run()
+    assert all_done(night, 100), night.reason
+
+
+def test_27_a_rate_limit_wastes_at_most_two_requests_a_pause() -> None:
+    """After a pause not everybody tries at once: at most two wasted requests a pause over 20 s of refusals."""
+    night = World(between(30, 50, RATE), jobs=100).run()
+    pauses = sum("rate limited" in pace for pace in night.paces())
+    refused = sum(answer.status == 429 for _, answer in night.server.answers)
+    first_burst = C
+    assert refused <= first_burst + 2 * (pauses - 1)
+
+
+@pytest.mark.parametrize("headers", [{"retry_after": "1"}, {}], ids=["retry-after-1", "no-header"])
+def test_27_a_storm_of_ten_minutes_is_survived(headers: dict[str, str]) -> None:
+    """429s for 10 min: the rate of requests falls, one cut an episode, and all is done when it is over."""
+    night = World(between(60, 660, says(429, "Too many requests", **headers)), jobs=200).run()
+    assert all_done(night, 200), night.reason
+    in_storm = [t for t in times(night) if 60 <= t < 660]
+    assert len([t for t in in_storm if t >= 360]) <= len([t for t in in_storm if t < 360])
+
+
+# Point 11: the day's quota
+
+
+_QUOTA_WORDS = {
+    "code": says(429, "Limit reached", "daily_limit_exceeded"),
+    "message": says(429, "You may send 200 requests per day"),
+    "403": says(403, "daily quota exceeded"),
+    "http-200": Answer(200, json({"status": "failed", "message": "Daily limit reached"}), after_s=0.1),
+    "long-retry-after": says(429, "Too many requests", retry_after="7200"),
+    "date-retry-after": says(429, "no", retry_after=format_datetime(NOON + timedelta(hours=12), usegmt=True)),
+}
+
+
+@pytest.mark.parametrize("quota", _QUOTA_WORDS.values(), ids=[f"row28-{name}" for name in _QUOTA_WORDS])
+def test_11_a_spent_day_stops_the_run_and_says_when_it_opens_again(quota: Answer) -> None:
+    """At most C requests more, all jobs stay pending, exit 4 with the time; the next start sends one probe at most."""
+    world = World(lambda a: OK if a.number < 50 else quota, jobs=100)
+    night = world.run()
+    assert night.exit_code is ExitCode.WORK_LEFT
+    assert len(night.arrivals) < 50 + C
+    assert night.outcomes() == {"done": 49}
+    assert "opens again at 2026-11-23T00:0" in night.reason
+    again = world.run()
+    assert again.exit_code is ExitCode.WORK_LEFT and len(again.arrivals) <= 1
+
+
+def test_11_waiting_for_the_next_day_takes_up_the_work_after_midnight() -> None:
+    """With `--on-quota wait` nothing leaves until 00:00:30 UTC, and then all jobs are done."""
+    night = World(between(100, MIDNIGHT_S, QUOTA), jobs=60, wait_for_quota=True).run()
+    assert all_done(night, 60)
+    refused = [a.at_s for a, answer in night.server.answers if answer is QUOTA]
+    assert len(refused) <= C
+    assert min(t for t in times(night) if t > refused[-1]) >= MIDNIGHT_S + 30
+    assert night.turns < 12 * 3600 / 5, "waiting is not spinning"
+
+
+def test_11_our_own_count_of_the_day_waits_as_well() -> None:
+    """The limit of requests a day that was stated holds on both sides of midnight."""
+    night = World(jobs=25, requests_per_day=10, wait_for_quota=True).run()
+    assert all_done(night, 25)
+    assert [sum(d * 86400 <= t + MIDNIGHT_S < (d + 1) * 86400 for t in times(night)) for d in range(3)] == [10, 10, 5]
+
+
+def test_11_a_quota_that_lasts_is_met_with_one_probe_a_day() -> None:
+    """A day that is still spent after midnight costs one more request and another day of patience, not a storm."""
+    night = World(between(100, MIDNIGHT_S + 86400, QUOTA), jobs=40, wait_for_quota=True).run()
+    assert all_done(night, 40)
+    assert sum(MIDNIGHT_S <= t < MIDNIGHT_S + 86400 for t in times(night)) <= C
+
+
+# Point 12: the ration after unknown and useless answers
+
+
+UNSURE = {
+    "reset": RESET,
+    "hang": HANGS,
+    "useless": BAD_PICTURE,
+    "502": Answer(502, PAGE, after_s=8),
+    "504": Answer(504, b"", after_s=60),
+    "520": Answer(520, b"", after_s=8),
+    "500-page": Answer(500, PAGE, after_s=8),
+    "page-200": Answer(200, PAGE, after_s=8),
+    "418": says(418, after_s=8),
+    "empty": Answer(200, b""),
+}
+
+
+@pytest.mark.parametrize("answer", UNSURE.values(), ids=UNSURE)
+@pytest.mark.parametrize("ration", [0, 1, 3])
+def test_12_a_job_is_sent_again_only_as_often_as_its_ration_allows(answer: Answer, ration: int) -> None:
+    """After an answer that may have been paid for a job is sent `uncertain_retries` times more, then it is parked."""
+    world = World(only("job-12", answer), jobs=150, uncertain_retries=ration)
+    night = world.run()
+    assert night.requests("job-12") == ration + 1
+    assert night.outcomes() == {"done": 149, "uncertain": 1}
+    assert night.exit_code is ExitCode.INCOMPLETE
+    assert night.entries["job-12"].billed in (Billed.MAYBE, Billed.YES)
+    assert len(world.run().arrivals) == 0, "parked is parked, in every later run"
+
+
+def test_12_the_ration_holds_over_all_runs() -> None:
+    """A run that ends between the first answer and the second try does not hand out a new ration."""
+    world = World(only("job-3", RESET), jobs=40, max_requests=20)
+    world.run()
+    world.limits = replace(world.limits, max_requests=None)
+    world.run()
+    assert sum(a.job == "job-3" for a in world.arrivals) == 2
+
+
+def test_12_unknown_answers_are_told_by_exposure() -> None:
+    """The entry of a parked job says what it may have cost, apart from what it surely cost."""
+    night = World(only("job-1", RESET), jobs=30, price_usd=0.003).run()
+    assert night.entries["job-1"].exposure_usd == pytest.approx(0.006)
+    assert night.entries["job-1"].cost_usd == 0
+
+
+@pytest.mark.parametrize("jobs", [3, 30], ids=["few", "many"])
+def test_12_a_server_that_only_answers_uselessly_is_paid_at_most_twice_a_job(jobs: int) -> None:
+    """Useless answers are surely paid for: one extra request a job at most, however many jobs they hit."""
+    night = World(BAD_PICTURE, jobs=jobs).run()
+    assert max(night.paid(job) for job in {a.job for a in night.arrivals}) <= 2
+    assert "done" not in night.outcomes()
+
+
+@pytest.mark.parametrize(("doubts", "sends"), [(1, 1), (2, 1), (3, 0)])
+def test_12_a_job_in_doubt_is_sent_at_most_twice_more(doubts: int, sends: int) -> None:
+    """An intent without an end leaves the job pending; the third time it is parked: it may be what kills the run."""
+    world = World(jobs=5)
+    job = world.jobs[2]
+    world.notes += [encode(Intent(job.id, job.fingerprint, n, "2026-11-22T11:00:00.000Z", "r")) for n in range(1, 1 + doubts)]
+    world.arrivals += [Arrival(job.id, n, n, -60.0) for n in range(1, 1 + doubts)]
+    night = world.run()
+    assert sum(a.job == job.id for a in night.arrivals) == sends
+    assert night.entries[job.id].outcome.value == ("done" if sends else "uncertain")
+
+
+def test_12_backoff_after_an_unknown_answer_is_at_least_30_s() -> None:
+    """A generation that lost its answer may still be running."""
+    night = World(lambda a: RESET if a.number == 1 else OK, jobs=2).run()
+    at = [a.at_s for a in night.arrivals if a.job == "job-0"]
+    assert at[1] - at[0] >= 30
+    assert all_done(night, 2)
+
+
+# Points 13 to 15, and table (b): what each answer costs its job
+
+_CONTENT = says(400, "Your request was rejected by our safety system", "content_policy_violation")
+_FAILED_200 = Answer(200, json({"status": "failed", "message": "generation did not work", "data": None}), after_s=5)
+TABLE: dict[str, tuple[Answer, str, int, ExitCode]] = {
+    # answer, how the job ends, its requests in one run, exit code
+    "400": (says(400), "failed", 1, ExitCode.INCOMPLETE),
+    "413": (says(413), "failed", 1, ExitCode.INCOMPLETE),
+    "422": (says(422), "failed", 1, ExitCode.INCOMPLETE),
+    "422-html": (Answer(422, PAGE), "failed", 1, ExitCode.INCOMPLETE),
+    "content": (_CONTENT, "failed", 1, ExitCode.INCOMPLETE),
+    "content-200": (replace(_CONTENT, status=200), "failed", 1, ExitCode.INCOMPLETE),
+    "401": (says(401), "pending", 1, ExitCode.ACCOUNT),
+    "402": (says(402), "pending", 1, ExitCode.ACCOUNT),
+    "429-insufficient-quota": (says(429, "no", "insufficient_quota"), "pending", 1, ExitCode.ACCOUNT),
+    "403-balance": (says(403, "Your balance is too low"), "pending", 1, ExitCode.ACCOUNT),
+    "200-balance": (says(200, "insufficient balance"), "pending", 1, ExitCode.ACCOUNT),
+    "403": (says(403), "failed", 1, ExitCode.INCOMPLETE),
+    "404": (says(404), "failed", 1, ExitCode.INCOMPLETE),
+    "408": (says(408), "pending", 4, ExitCode.WORK_LEFT),
+    "425": (says(425), "pending", 4, ExitCode.WORK_LEFT),
+    "409": (says(409), "failed", 1, ExitCode.INCOMPLETE),
+    "500-slow": (says(500, after_s=5), "pending", 3, ExitCode.WORK_LEFT),
+    "500-fast": (says(500, after_s=0.1), "pending", 4, ExitCode.WORK_LEFT),
+    "503": (says(503, after_s=5), "pending", 4, ExitCode.WORK_LEFT),
+    "502-fast": (Answer(502, PAGE, after_s=0.1), "pending", 4, ExitCode.WORK_LEFT),
+    "502-faster-than-a-picture": (Answer(502, PAGE, after_s=1.9), "pending", 4, ExitCode.WORK_LEFT),
+    "200-page-fast": (Answer(200, PAGE, after_s=0.1), "pending", 4, ExitCode.WORK_LEFT),
+    "200-failed": (_FAILED_200, "pending", 2, ExitCode.WORK_LEFT),
+    "307": (Answer(307, b"", {"location": "http://127.0.0.1:1/"}), "pending", 1, ExitCode.USAGE),
+    "tls": (Answer(failure=Failure.TLS), "pending", 1, ExitCode.USAGE),
+    "emfile": (Answer(failure=Failure.TOO_MANY_FILES), "pending", 4, ExitCode.WORK_LEFT),
+}
+
+
+@pytest.mark.parametrize(("answer", "ends", "requests", "exit_code"), TABLE.values(), ids=TABLE)
+def test_13_what_each_answer_costs_its_job(answer: Answer, ends: str, requests: int, exit_code: ExitCode) -> None:
+    """Table (b): exact number of requests, how the job ends, and the exit code, while all others succeed."""
+    world = World(only("job-12", answer), jobs=150)
+    night = world.run()
+    entry = night.entries.get("job-12")
+    assert (entry.outcome.value if entry else "pending") == ends
+    assert night.requests("job-12") == requests
+    assert night.exit_code is exit_code
+    if ends == "failed":
+        assert len(world.run().arrivals) == 0, "a permanent error is not sent again by a later run"
+    if exit_code not in (ExitCode.ACCOUNT, ExitCode.USAGE):
+        assert night.outcomes()["done"] == 149
+
+
+_BODIES: dict[str, bytes] = {
+    "short": json({"status": "failed", "message": "computer says no"}),
+    "long": json({"status": "error", "error": {"code": "E_NO", "message": "computer says no", "details": {}}}),
+    "page": PAGE,
+    "empty": b"",
+    "code-int": json({"error": {"code": 17, "message": "computer says no"}}),
+    "code-null": json({"error": {"code": None, "message": "computer says no"}}),
+    "code-list": json({"error": {"code": [1], "message": {"why": "no"}}}),
+    "huge": json({"message": "no" * 500_000}),
+}
+_REFUSED_ALIKE = [400, 403, 404, 409, 413, 422]
+
+
+@pytest.mark.parametrize("status", _REFUSED_ALIKE)
+@pytest.mark.parametrize("body", _BODIES.values(), ids=_BODIES)
+def test_13_a_permanent_refusal_is_one_by_its_status_whatever_its_text(status: int, body: bytes) -> None:
+    """Rows 23 and 24: sent once, failed, told in at most 500 characters."""
+    night = World(only("job-12", Answer(status, body, after_s=0.2)), jobs=20).run()
+    assert night.requests("job-12") == 1
+    assert night.outcomes() == {"done": 19, "failed": 1}
+    assert len(night.entries["job-12"].attempts[-1].message or "") <= 500
+
+
+def test_14_one_request_until_the_first_success() -> None:
+    """The canary: concurrency starts at one and grows only with successes."""
+    night = World(jobs=30).run()
+    assert [t for t in times(night) if t < 10] == [0.0]
+    assert night.server.most_in_flight == C
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code"),
+    [(says(401), 6), (says(402), 6), (says(403), 6), (says(404), 2), (Answer(301, b""), 2), (Answer(failure=Failure.TLS), 2)],
+    ids=["401", "402", "403", "404", "301", "tls"],
+)
+def test_14_what_is_wrong_for_every_job_costs_one_request_at_the_start(answer: Answer, exit_code: int) -> None:
+    """A bad key, an empty account, a bad model or endpoint: one request, nothing recorded as failed."""
+    night = World(answer, jobs=30).run()
+    assert (len(night.arrivals), night.exit_code, night.outcomes()) == (1, exit_code, {})
+
+
+def test_14_a_key_that_dies_in_the_night_costs_at_most_c_requests() -> None:
+    """Row 25: 401 from the 50th request on: at most C more, exit 6, the rest pending."""
+    night = World(lambda a: OK if a.number < 50 else says(401), jobs=100).run()
+    assert night.exit_code is ExitCode.ACCOUNT
+    assert len(night.arrivals) < 50 + C
+    assert night.outcomes() == {"done": 49}
+
+
+def test_14_three_403_in_a_row_stop_the_run() -> None:
+    """One 403 may be the job's; three in a row are the account's."""
+    night = World(lambda a: OK if a.number <= 20 else says(403), jobs=100).run()
+    assert night.exit_code is ExitCode.ACCOUNT
+    assert len(night.arrivals) <= 20 + 2 + C
+    assert night.outcomes()["failed"] <= 2 + C
+
+
+def test_14_ten_first_jobs_refused_stop_the_run() -> None:
+    """A manifest with a wrong parameter costs ten requests, not all of them."""
+    night = World(says(400, "num_steps must be below 5"), jobs=100).run()
+    assert (len(night.arrivals), night.exit_code) == (10, ExitCode.USAGE)
+
+
+def test_15_transient_failures_leave_the_job_to_another_run_and_end_it_after_twelve() -> None:
+    """A job that used up its attempts stays pending; after 12 counted attempts in its life it is failed."""
+    world = World(lambda a: says(503) if a.job == "job-0" else Answer(after_s=1), jobs=400)
+    ends = []
+    for night_number in range(4):
+        world.jobs += [world._job(len(world.jobs) + n) for n in range(300 * night_number)]
+        night = world.run()
+        ends.append((night.exit_code.value, night.requests("job-0")))
+    assert ends[:2] == [(4, 4), (4, 8)]
+    assert night.entries["job-0"].outcome.value == "failed"
+    assert night.requests("job-0") <= 13
+
+
+def test_15_fewer_attempts_are_honoured() -> None:
+    """`--attempts 1` means one counted attempt a run."""
+    night = World(only("job-12", says(503)), jobs=100, attempts=1).run()
+    assert night.requests("job-12") == 1
+
+
+def test_15_the_retry_budget_keeps_retries_a_small_part_when_failures_are_widespread() -> None:
+    """Row 36: with every other request failing for hours, retries are bounded by tokens, and no job is lost."""
+    night = World(lambda a: OK if a.number % 2 else says(500, after_s=5), jobs=400).run()
+    assert all_done(night, 400)
+
+
+@defect("pool/scheduler.py _fill: a due retry without a token makes it wait 1 ms at a time; it must wait for the token")
+def test_15_an_empty_retry_budget_is_waited_for_without_spinning() -> None:
+    """A retry without a token waits; the loop sleeps meanwhile instead of going round 1000 times a second."""
+    night = World(lambda a: OK if a.number % 3 == 0 else says(503, after_s=0.2), jobs=250).run()
+    assert night.turns < 20 * len(night.arrivals)
+
+
+# Point 16: outages
+
+OUTAGES: dict[str, Answer] = {
+    "refused": REFUSED_CONNECTION,
+    "reset": RESET,
+    "hang": HANGS,
+    "502-page": Answer(502, PAGE, after_s=0.05),
+    "502-slow": Answer(502, PAGE, after_s=5),
+    "503": says(503, after_s=0.05),
+    "500": says(500, after_s=0.05),
+}
+
+
+@pytest.mark.parametrize("ping", ["ping fails", "ping answers"])
+@pytest.mark.parametrize("lasts_s", [10, 60])
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_16_a_short_outage_costs_no_job(outage: Answer, lasts_s: float, ping: str) -> None:
+    """0 jobs lost and exit 0 after 10 s and after 60 s, whatever the outage looks like."""
+    alive = ping == "ping answers"
+    night = World(
+        between(60, 60 + lasts_s, outage), jobs=200, alive=lambda now_s: alive or not 60 <= now_s < 60 + lasts_s
+    ).run()
+    assert all_done(night, 200), (night.outcomes(), night.reason)
+
+
+@pytest.mark.parametrize("ping", ["ping fails", "ping answers"])
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_37_an_outage_of_45_minutes(outage: Answer, ping: str) -> None:
+    """Exit 4 after 30 min with at most C jobs uncertain and none failed; the next run finishes all the others."""
+    alive = ping == "ping answers"
+    world = World(between(60, 2760, outage), jobs=200, alive=lambda now_s: alive or not 60 <= now_s < 2760)
+    night = world.run()
+    assert night.exit_code is ExitCode.WORK_LEFT and "30 minutes" in night.reason
+    assert 1800 <= night.lasted_s <= 60 + 180 + 1800 + 200 + 30
+    assert night.outcomes()["failed"] == 0
+    world.now_s = 2760.0
+    night = world.run()
+    assert night.outcomes()["failed"] == 0
+    assert night.outcomes()["uncertain"] <= C
+    assert night.outcomes().total() == 200
+
+
+@pytest.mark.parametrize("outage", OUTAGES.values(), ids=OUTAGES)
+def test_16_who_is_patient_enough_needs_no_second_run(outage: Answer) -> None:
+    """With a longer `--give-up-after` the same outage is sat out, and the whole manifest is done."""
+    night = World(between(60, 2760, outage), jobs=100, give_up_after_s=7200).run()
+    assert night.outcomes()["failed"] == 0
+    assert night.outcomes()["done"] >= 100 - C
+
+
+def test_16_the_free_address_is_asked_before_anything_is_paid() -> None:
+    """While the free address does not answer, no generation request leaves."""
+    night = World(between(60, 660, RESET), jobs=200, alive=lambda now_s: not 60 <= now_s < 660).run()
+    assert all_done(night, 200)
+    sent_in_outage = [t for t in times(night) if 60 <= t < 660]
+    assert len(sent_in_outage) <= 2 * C and max(sent_in_outage) < 120
+    assert len([t for t in night.server.pings if t < 660]) <= 15
+
+
+def test_16_probes_come_one_at_a_time_with_growing_pauses() -> None:
+    """While the breaker is open there is one request in flight at most, at pauses that grow to a minute."""
+    night = World(between(60, 1260, says(503, after_s=0.05)), jobs=200).run()
+    probes = [t for t in times(night) if 120 <= t < 1260]
+    gaps = [b - a for a, b in zip(probes, probes[1:], strict=False)]
+    assert all(later >= earlier * 0.99 for earlier, later in zip(gaps, gaps[1:], strict=False))
+    assert max(gaps) <= 65
+
+
+def test_16_after_an_outage_the_pool_starts_slowly() -> None:
+    """The first request after an outage is alone; the others follow as answers come."""
+    night = World(between(60, 360, says(503, after_s=0.05)), jobs=200, alive=lambda now_s: not 60 <= now_s < 360).run()
+    after = [t for t in times(night) if t >= 360]
+    assert len([t for t in after if t < after[0] + 10]) == 1
+    assert all_done(night, 200)
+
+
+def test_16_an_outage_burns_no_attempts() -> None:
+    """No attempt that failed in an outage, when nobody succeeded, counts against its job."""
+    night = World(between(60, 1260, says(503, after_s=0.05)), jobs=200).run()
+    counted = [a for entry in night.entries.values() for a in entry.attempts if a.counts]
+    assert len(counted) <= C, "only those that were sent before the last success before the outage"
+    assert all_done(night, 200)
+
+
+@defect("pool/scheduler.py _fill: the manifest is not read to its end while the breaker holds, so the run probes 30 min")
+def test_16_an_outage_does_not_hold_a_run_that_has_nothing_left_to_send() -> None:
+    """When every job has ended, the run ends too, and its exit code tells of jobs, not of the outage."""
+    night = World(RESET, jobs=5, concurrency=1, uncertain_retries=0, alive=lambda now_s: False).run()
+    assert night.outcomes() == {"uncertain": 5}
+    assert night.exit_code is ExitCode.INCOMPLETE
+    assert night.lasted_s < 60
+
+
+def test_38_latency_alone_is_no_reason_to_slow_down() -> None:
+    """Pictures that suddenly take 29 s instead of 1 s neither time out nor cost concurrency."""
+    night = World(lambda a: Answer(after_s=1 if a.at_s < 60 else 29), jobs=600).run()
+    assert all_done(night, 600)
+    after = [pace for pace in night.paces() if "rate limited" in pace or "no answers" in pace]
+    assert not after
+    assert night.server.most_in_flight == C
+    last = [t for t in times(night) if 120 <= t < 149]
+    assert len(last) >= C
+
+
+# Points 18 to 20: draining, aborting, and faults that are nobody's job
+
+
+def test_18_a_stop_drains(seconds: float = 33.0) -> None:
+    """After stop() nothing is sent, and every answer in flight is still recorded."""
+
+    async def stop(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(seconds)
+        pool.stop(ExitCode.SIGTERM, "ended by SIGTERM")
+
+    night = World(jobs=100).run(during=stop)
+    assert night.exit_code is ExitCode.SIGTERM
+    assert max(times(night)) <= seconds
+    assert night.outcomes() == {"done": len(night.arrivals)}
+
+
+@pytest.mark.parametrize(
+    "react",
+    [lambda a: RATE if a.number > 5 else OK, lambda a: REFUSED_CONNECTION if a.number > 5 else OK, lambda a: QUOTA],
+    ids=["cooldown", "outage", "quota wait"],
+)
+def test_18_a_stop_is_heard_while_everybody_waits(react: React) -> None:
+    """A signal during a cooldown, an outage or the wait for the next day ends the run within seconds."""
+
+    async def stop(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(45)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+
+    night = World(react, jobs=100, wait_for_quota=True).run(during=stop)
+    assert night.exit_code is ExitCode.SIGINT
+    assert night.ended_s < 45 + 15
+
+
+def test_18_an_abort_ends_at_once_and_leaves_its_requests_in_doubt() -> None:
+    """What was in flight at a second signal has an intent without an end: pending, in doubt, sent again next time."""
+
+    async def twice(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(33)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        await asyncio.sleep(3)
+        pool.abort()
+
+    world = World(lambda a: Answer(after_s=10) if a.number < 4 else HANGS, jobs=30)
+    night = world.run(during=twice)
+    assert night.ended_s < 36 + 6
+    assert night.pool.in_doubt == len(night.arrivals) - night.outcomes()["done"] > 0
+    assert world.folded()[1].doubtful() == night.pool.in_doubt
+    world.react = lambda a: OK
+    assert all_done(world.run(), 30)
+
+
+def test_19_an_attempt_ends_at_its_deadline_and_frees_its_slot() -> None:
+    """Row 4: a server that never answers costs its own job alone."""
+    night = World(only("job-3", HANGS), jobs=200, timeout_s=60).run()
+    assert night.outcomes() == {"done": 199, "uncertain": 1}
+    assert night.lasted_s < 400
+
+
+class _Stumbling(SimServer):
+    """Cannot prepare one of the jobs."""
+
+    async def prepare(self, job: Job) -> bytes:
+        if job.id == "job-3":
+            raise RuntimeError("this job cannot be encoded")
+        return await super().prepare(job)
+
+
+@defect("pool/scheduler.py _attempt: an exception of prepare is caught by nobody; the job vanishes without a record")
+def test_20_an_exception_before_sending_becomes_the_jobs_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong with one job is recorded for that job, and the others are done."""
+    monkeypatch.setattr("world.SimServer", _Stumbling)
+    night = World(jobs=20).run()
+    assert not night.crashes
+    assert night.outcomes() == {"done": 19, "failed": 1}
+
+
+class _Slipping(SimServer):
+    """Lets an exception of its own slip for one of the jobs, after it was sent."""
+
+    async def send(self, body: bytes, timeout_s: float) -> Any:
+        reply = await super().send(body, timeout_s)
+        if body == b"job-3":
+            raise RuntimeError("a bug in the transport")
+        return reply
+
+
+def test_20_an_exception_after_sending_becomes_the_jobs_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error fails its own job as `internal`, and the others are done."""
+    monkeypatch.setattr("world.SimServer", _Slipping)
+    night = World(jobs=20).run()
+    assert night.outcomes() == {"done": 19, "failed": 1}
+    assert night.failures("job-3") == ["internal"]
+
+
+def _full(work: Work) -> Exception | None:
+    return StorageError("no space left on device")
+
+
+def test_20_storage_that_fails_stops_the_feeding() -> None:
+    """When a paid picture cannot be kept nothing more is bought: exit 7, at most C requests in all."""
+
+    async def fill_disk(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(55)
+        deliver.failing = _full
+
+    night = World(jobs=100).run(during=fill_disk)
+    assert night.exit_code is ExitCode.STORAGE
+    assert max(times(night)) <= 61
+    assert not night.crashes
+
+
+@defect("pool/scheduler.py _pull_some: StorageError of a verdict written at the start is caught by nobody; exit is not 7")
+def test_20_storage_that_fails_for_a_verdict_stops_the_run_too() -> None:
+    """A job that is parked at the start of a run needs the disk like any other."""
+    world = World(jobs=1)
+    job = world.jobs[0]
+    world.notes += [encode(Intent(job.id, job.fingerprint, n, "2026-11-22T11:00:00.000Z", "r")) for n in (1, 2, 3)]
+    world.arrivals += [Arrival(job.id, n, n, -60.0) for n in (1, 2, 3)]
+
+    async def fill_disk(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        deliver.failing = _full
+        await asyncio.sleep(1)
+
+    night = world.run(during=fill_disk)
+    assert night.exit_code is ExitCode.STORAGE
+    assert not night.crashes
+
+
+def test_20_five_unexpected_errors_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that hits everybody is not paid for by everybody."""
+
+    async def broken(self: SimServer, body: bytes, timeout_s: float) -> Any:
+        self.arrivals.append(Arrival(body.decode(), 1, len(self.arrivals) + 1, 0.0))
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(SimServer, "send", broken)
+    night = World(jobs=100).run()
+    assert night.exit_code is ExitCode.INTERNAL
+    assert len(night.arrivals) <= 5 + C
+
+
+# Secrets in what the pool tells
+
+_ECHOES = {
+    "message": json({"status": "failed", "message": f"no balance left for {KEY}: insufficient balance"}),
+    "code": json({"error": {"code": f"insufficient_balance {KEY}", "message": "insufficient balance"}}),
+    "escaped": json({"status": "failed", "message": f"insufficient balance of {KEY}"}).replace(b"ak_", b"\\u0061k_"),
+    "straddling": json({"status": "failed", "message": "insufficient balance " + "x" * 470 + KEY}),
+}
+
+
+@pytest.mark.parametrize("status", [402, 200])
+@pytest.mark.parametrize("body", _ECHOES.values(), ids=_ECHOES)
+def test_32_a_key_that_the_server_echoes_reaches_nobody(body: bytes, status: int) -> None:
+    """Neither reasons, nor attempts, nor events, nor log lines hold the key or a good part of it."""
+    world = World(lambda a: OK if a.number < 3 else Answer(status, body, after_s=0.1), jobs=20)
+    night = world.run()
+    told = night.reason + repr(night.events) + repr(world.log) + repr(world.notes)
+    assert KEY[:12] not in told
+
+
+def test_events_add_up() -> None:
+    """Every request that was sent is told once, with what it may have cost."""
+    night = World(lambda a: RESET if a.number % 7 == 0 and a.n == 1 else OK, jobs=50).run()
+    tried = [event for event in night.events if isinstance(event, Tried)]
+    assert len(tried) == len(night.arrivals)
+    assert sum(event.attempt.billed is Billed.YES for event in tried) == 50
+
+
+def test_a_night_can_be_told_twice() -> None:
+    """The same seed gives the same night, request for request."""
+
+    def night() -> list[Arrival]:
+        return World(between(30, 90, RESET), jobs=60, begin=datetime(2026, 2, 28, 23, 59, tzinfo=UTC)).run().arrivals
+
+    assert night() == night()
