@@ -93,6 +93,7 @@ RULES: dict[Failure, Rule] = {
     Failure.BAD_GATEWAY_BODY: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=60),
     Failure.UNCLASSIFIED: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.SLOW),
     Failure.IN_DOUBT: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED),
+    Failure.INPUT_CHANGED: Rule(End.NOT_SENT, _NO, Again.NEXT_RUN),
     Failure.STORAGE: Rule(End.USELESS, _YES, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.STORAGE),
     Failure.INTERNAL: Rule(End.USELESS, _MAYBE, Again.NEVER),
 }

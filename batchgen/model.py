@@ -218,6 +218,7 @@ class Failure(StrEnum):
     BAD_GATEWAY_BODY = "bad_gateway_body"
     UNCLASSIFIED = "unclassified"
     IN_DOUBT = "in_doubt"
+    INPUT_CHANGED = "input_changed"
     STORAGE = "storage"
     INTERNAL = "internal"
 

@@ -50,7 +50,11 @@ class Source:
             return
         with self.path.open("rb") as file:
             yield from read(str(self.path), self.format, file).rows
-        if _signature(self.path) != self._signature:
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raises ManifestChanged where the file is not the one that was opened first."""
+        if self._document is None and _signature(self.path) != self._signature:
             raise ManifestChanged(f"{self.path} was edited while it was read; run the same command again")
 
 

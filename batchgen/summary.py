@@ -33,7 +33,7 @@ class Inference(msgspec.Struct, frozen=True):
     max: float
 
 
-class Counts(msgspec.Struct, frozen=True):
+class JobCounts(msgspec.Struct, frozen=True):
     """Where the selected jobs stand; the four add up to `selected`."""
 
     selected: int
@@ -149,7 +149,7 @@ def percentile(ordered: Sequence[float], part: float) -> float:
     return ordered[max(0, -(-len(ordered) * round(part * 1000) // 1000) - 1)]
 
 
-def exit_code(counts: Counts, stops: Iterable[ExitCode]) -> ExitCode:
+def exit_code(counts: JobCounts, stops: Iterable[ExitCode]) -> ExitCode:
     """The code that tells the truth where several hold: 1, 7, 6, 2, signal, 4, 3, 0 (DESIGN.md section 6)."""
     # A limit that was reached when nothing was left to do has left no work.
     holding = set(stops) - {ExitCode.WORK_LEFT}
@@ -164,7 +164,7 @@ def exit_code(counts: Counts, stops: Iterable[ExitCode]) -> ExitCode:
     return next((code for code in order if code in holding), ExitCode.OK)
 
 
-def verdict(code: ExitCode, counts: Counts, made: int, reasons: Sequence[str]) -> str:
+def verdict(code: ExitCode, counts: JobCounts, made: int, reasons: Sequence[str]) -> str:
     """One sentence for the morning."""
     why = f": {reasons[0]}" if reasons else ""
     again = "run the same command again"

@@ -28,7 +28,8 @@ GROUP = 32
 HOPE_S = 600.0
 RETRY_S = 5.0
 # A full disk may be emptied and descriptors may be given back; nothing else gets better by waiting.
-_HOPEFUL = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_HOPEFUL = _FULL | {errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Committer:
     clock: Clock
     pause: Callable[[float], None]
     key: Secret
-    on_trouble: Callable[[str], None] = lambda message: None
+    on_full: Callable[[str], None] = lambda message: None
 
     def commit(self, group: Sequence[Work]) -> list[Result]:
         """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept."""
@@ -80,7 +81,8 @@ class Committer:
             except OSError as error:
                 if error.errno not in _HOPEFUL or self.clock.monotonic() >= give_up_s:
                     raise
-                self.on_trouble(str(error))
+                if error.errno in _FULL:
+                    self.on_full(str(error))
                 self.pause(RETRY_S)
 
     def _open(self, work: Work) -> _Opened | Verdict | ServerError | Exception:

@@ -172,10 +172,10 @@ def test_a_minute_is_used_and_not_more(limit: int) -> None:
     """Under load the pace is 95 % of the limit, evenly, without a burst at the start."""
     pace = Pace(limit)
     assert pace.interval_s == pytest.approx(60 / (0.95 * limit))
-    state, first = granted(AccountState(), pace, 2, NOON)
-    assert first == pytest.approx((0.0, pace.interval_s))
-    _, later = granted(state, pace, 2, NOON)
-    assert later == pytest.approx((2 * pace.interval_s, 3 * pace.interval_s))
+    state, first = granted(AccountState(), pace, 1, NOON)
+    assert first == (0.0,)
+    _, later = granted(state, pace, 3, NOON)
+    assert later == pytest.approx([k * pace.interval_s for k in (1, 2, 3)], abs=1e-6)
 
 
 def test_an_idle_hour_is_no_credit() -> None:
@@ -303,7 +303,7 @@ def test_a_run_keeps_its_minute_after_a_pause(limit: int) -> None:
 @pytest.mark.xfail(
     strict=True, reason="a ticket that grew old in a pause is used beside a fresh one: limit + 1 a minute"
 )
-@pytest.mark.parametrize("limit", [1, 2, 5, 10, 20])
+@pytest.mark.parametrize("limit", [1, 2, 5, 10, 15])
 def test_a_slow_run_keeps_its_minute_after_a_pause(limit: int) -> None:
     """The same where a minute is only a few requests and one more is too many."""
     assert most_in_a_minute(sent_by_a_run(limit, [0.0] * limit + [500.0] * 2 * limit)) <= limit

@@ -335,7 +335,9 @@ def test_12_a_job_in_doubt_is_sent_at_most_twice_more(doubts: int, sends: int) -
     """An intent without an end leaves the job pending; the third time it is parked: it may be what kills the run."""
     world = World(jobs=5)
     job = world.jobs[2]
-    world.notes += [encode(Intent(job.id, job.fingerprint, n, "2026-11-22T11:00:00.000Z", "r")) for n in range(1, 1 + doubts)]
+    world.notes += [
+        encode(Intent(job.id, job.fingerprint, n, "2026-11-22T11:00:00.000Z", "r")) for n in range(1, 1 + doubts)
+    ]
     world.arrivals += [Arrival(job.id, n, n, -60.0) for n in range(1, 1 + doubts)]
     night = world.run()
     assert sum(a.job == job.id for a in night.arrivals) == sends
@@ -425,14 +427,21 @@ def test_13_a_permanent_refusal_is_one_by_its_status_whatever_its_text(status: i
 
 def test_14_one_request_until_the_first_success() -> None:
     """The canary: concurrency starts at one and grows only with successes."""
-    night = World(jobs=30).run()
+    night = World(jobs=80).run()
     assert [t for t in times(night) if t < 10] == [0.0]
     assert night.server.most_in_flight == C
 
 
 @pytest.mark.parametrize(
     ("answer", "exit_code"),
-    [(says(401), 6), (says(402), 6), (says(403), 6), (says(404), 2), (Answer(301, b""), 2), (Answer(failure=Failure.TLS), 2)],
+    [
+        (says(401), 6),
+        (says(402), 6),
+        (says(403), 6),
+        (says(404), 2),
+        (Answer(301, b""), 2),
+        (Answer(failure=Failure.TLS), 2),
+    ],
     ids=["401", "402", "403", "404", "301", "tls"],
 )
 def test_14_what_is_wrong_for_every_job_costs_one_request_at_the_start(answer: Answer, exit_code: int) -> None:
@@ -465,15 +474,14 @@ def test_14_ten_first_jobs_refused_stop_the_run() -> None:
 
 def test_15_transient_failures_leave_the_job_to_another_run_and_end_it_after_twelve() -> None:
     """A job that used up its attempts stays pending; after 12 counted attempts in its life it is failed."""
-    world = World(lambda a: says(503) if a.job == "job-0" else Answer(after_s=1), jobs=400)
+    world = World(lambda a: says(503) if a.job == "job-12" else Answer(after_s=1), jobs=400)
     ends = []
-    for night_number in range(4):
-        world.jobs += [world._job(len(world.jobs) + n) for n in range(300 * night_number)]
+    for _ in range(3):
         night = world.run()
-        ends.append((night.exit_code.value, night.requests("job-0")))
-    assert ends[:2] == [(4, 4), (4, 8)]
-    assert night.entries["job-0"].outcome.value == "failed"
-    assert night.requests("job-0") <= 13
+        ends.append((night.exit_code.value, night.requests("job-12")))
+        world.add_jobs(400)
+    assert ends == [(4, 4), (4, 8), (3, 12)]
+    assert night.entries["job-12"].outcome.value == "failed"
 
 
 def test_15_fewer_attempts_are_honoured() -> None:
@@ -488,10 +496,9 @@ def test_15_the_retry_budget_keeps_retries_a_small_part_when_failures_are_widesp
     assert all_done(night, 400)
 
 
-@defect("pool/scheduler.py _fill: a due retry without a token makes it wait 1 ms at a time; it must wait for the token")
 def test_15_an_empty_retry_budget_is_waited_for_without_spinning() -> None:
     """A retry without a token waits; the loop sleeps meanwhile instead of going round 1000 times a second."""
-    night = World(lambda a: OK if a.number % 3 == 0 else says(503, after_s=0.2), jobs=250).run()
+    night = World(lambda a: OK if a.number % 3 == 0 else says(503, after_s=0.2), jobs=500).run()
     assert night.turns < 20 * len(night.arrivals)
 
 
@@ -528,7 +535,7 @@ def test_37_an_outage_of_45_minutes(outage: Answer, ping: str) -> None:
     world = World(between(60, 2760, outage), jobs=200, alive=lambda now_s: alive or not 60 <= now_s < 2760)
     night = world.run()
     assert night.exit_code is ExitCode.WORK_LEFT and "30 minutes" in night.reason
-    assert 1800 <= night.lasted_s <= 60 + 180 + 1800 + 200 + 30
+    assert 1800 <= night.lasted_s <= 60 + 2 * 180 + 1800 + 60 + 2 * 180
     assert night.outcomes()["failed"] == 0
     world.now_s = 2760.0
     night = world.run()
@@ -574,12 +581,14 @@ def test_16_after_an_outage_the_pool_starts_slowly() -> None:
 def test_16_an_outage_burns_no_attempts() -> None:
     """No attempt that failed in an outage, when nobody succeeded, counts against its job."""
     night = World(between(60, 1260, says(503, after_s=0.05)), jobs=200).run()
-    counted = [a for entry in night.entries.values() for a in entry.attempts if a.counts]
-    assert len(counted) <= C, "only those that were sent before the last success before the outage"
+    counted = [sum(bool(a.counts) for a in entry.attempts) for entry in night.entries.values()]
+    assert sum(counted) <= 2 * C and max(counted) <= 1, "only of jobs that were ready before the last success"
     assert all_done(night, 200)
 
 
-@defect("pool/scheduler.py _fill: the manifest is not read to its end while the breaker holds, so the run probes 30 min")
+@defect(
+    "pool/scheduler.py _fill: the manifest is not read to its end while the breaker holds, so the run probes 30 min"
+)
 def test_16_an_outage_does_not_hold_a_run_that_has_nothing_left_to_send() -> None:
     """When every job has ended, the run ends too, and its exit code tells of jobs, not of the outage."""
     night = World(RESET, jobs=5, concurrency=1, uncertain_retries=0, alive=lambda now_s: False).run()
@@ -710,7 +719,9 @@ def test_20_storage_that_fails_stops_the_feeding() -> None:
     assert not night.crashes
 
 
-@defect("pool/scheduler.py _pull_some: StorageError of a verdict written at the start is caught by nobody; exit is not 7")
+@defect(
+    "pool/scheduler.py _pull_some: StorageError of a verdict written at the start is caught by nobody; exit is not 7"
+)
 def test_20_storage_that_fails_for_a_verdict_stops_the_run_too() -> None:
     """A job that is parked at the start of a run needs the disk like any other."""
     world = World(jobs=1)
@@ -744,9 +755,9 @@ def test_20_five_unexpected_errors_end_the_run(monkeypatch: pytest.MonkeyPatch) 
 
 _ECHOES = {
     "message": json({"status": "failed", "message": f"no balance left for {KEY}: insufficient balance"}),
-    "code": json({"error": {"code": f"insufficient_balance {KEY}", "message": "insufficient balance"}}),
+    "code": json({"status": "error", "error": {"code": f"insufficient_balance {KEY}", "message": "no balance"}}),
     "escaped": json({"status": "failed", "message": f"insufficient balance of {KEY}"}).replace(b"ak_", b"\\u0061k_"),
-    "straddling": json({"status": "failed", "message": "insufficient balance " + "x" * 470 + KEY}),
+    "straddling": json({"status": "failed", "message": "insufficient balance " + "x" * 455 + KEY}),
 }
 
 

@@ -22,6 +22,7 @@ import msgspec
 from PIL import Image
 
 from batchgen import images, joblog, summary
+from batchgen.account import MemoryAccount
 from batchgen.events import Event, Finished, Left, Paced
 from batchgen.failures import Allowance
 from batchgen.joblog import Fold, Lives, Saved
@@ -38,8 +39,8 @@ from batchgen.model import (
     Secret,
     ServerError,
 )
-from batchgen.pacing import Adaptive, Breaker, Budget, Cooldown, Day, Gates, Spacing
-from batchgen.pool import Pending, Policy, Pool
+from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
+from batchgen.pool import Deadline, Pending, Policy, Pool
 from batchgen.protocol import Drawn, nebula
 from batchgen.world import Delivery, Result, Work
 
@@ -322,15 +323,19 @@ class World:
         self.react: React = (lambda arrival: react) if isinstance(react, Answer) else react
         self.limits = replace(limits or Limits(), **changes)
         self.alive, self.begin, self.seed = alive, begin, seed
-        self.jobs = [self._job(number) for number in range(jobs)]
+        self.jobs: list[Job] = []
+        self.add_jobs(jobs)
         self.log: list[bytes] = []
         self.notes: list[bytes] = []
         self.arrivals: list[Arrival] = []
         self.now_s = 0.0
+        self.deadline: Deadline | None = None
 
-    @staticmethod
-    def _job(number: int) -> Job:
-        return Job(f"job-{number}", f"{number:032x}", MODEL, {"prompt": f"picture {number}"}, {}, number + 1)
+    def add_jobs(self, n: int) -> None:
+        """So many jobs more at the end of the manifest."""
+        for number in range(len(self.jobs), len(self.jobs) + n):
+            job = Job(f"job-{number}", f"{number:032x}", MODEL, {"prompt": f"picture {number}"}, {}, number + 1)
+            self.jobs.append(job)
 
     def run(
         self, *, during: Callable[[Pool, SimServer, InstantDeliver], Coroutine[Any, Any, None]] | None = None
@@ -368,10 +373,10 @@ class World:
         intents = sum(isinstance(joblog.decode_note(line), joblog.Intent) for line in self.notes)
         assert intents == len(self.arrivals), "a request left without an intent"
 
-    def _counts(self, entries: Mapping[str, Entry]) -> summary.Counts:
+    def _counts(self, entries: Mapping[str, Entry]) -> summary.JobCounts:
         n = Counter(entry.outcome for entry in entries.values())
         done, failed, uncertain = (n[outcome] for outcome in (Outcome.DONE, Outcome.FAILED, Outcome.UNCERTAIN))
-        return summary.Counts(len(self.jobs), done, failed, uncertain, len(self.jobs) - done - failed - uncertain)
+        return summary.JobCounts(len(self.jobs), done, failed, uncertain, len(self.jobs) - done - failed - uncertain)
 
     def folded(self) -> tuple[Fold, Lives]:
         """What the log and the attempts say, read as a run reads them."""
@@ -412,13 +417,16 @@ class World:
             allowance=Allowance(limits.attempts, limits.uncertain_retries),
             give_up_after_s=limits.give_up_after_s,
             wait_for_quota=limits.wait_for_quota,
+            requests_per_minute=limits.requests_per_minute,
+            deadline=self.deadline,
             prices_usd={} if limits.price_usd is None else {MODEL: limits.price_usd},
         )
         return Pool(
             policy,
             pull=pull,
-            gates=self._gates(clock, fold, lives),
+            gates=self._gates(fold, lives),
             transport=server,
+            account=self._account(clock, fold, lives),
             deliver=deliver,
             note=self.notes.append,
             clock=clock,
@@ -426,17 +434,17 @@ class World:
             observe=events.append,
         )
 
-    def _gates(self, clock: SimClock, fold: Fold, lives: Lives) -> Gates:
-        limits, today, ended = self.limits, clock.utc().date().isoformat(), lives.ended()
-        sent_today = fold.requests_by_day.get(today, 0) + sum(e.attempt.at.startswith(today) for e in ended)
-        spent_usd = fold.spent_usd + fold.exposure_usd + lives.exposure_usd()
+    def _account(self, clock: SimClock, fold: Fold, lives: Lives) -> MemoryAccount:
+        today = clock.utc().date().isoformat()
+        sent_today = fold.requests_by_day.get(today, 0) + sum(e.attempt.at.startswith(today) for e in lives.ended())
+        return MemoryAccount(Pace(self.limits.requests_per_minute, self.limits.requests_per_day), clock, sent_today)
+
+    def _gates(self, fold: Fold, lives: Lives) -> Gates:
+        limits, spent_usd = self.limits, fold.spent_usd + fold.exposure_usd + lives.exposure_usd()
         return Gates(
-            day=Day(limits.requests_per_day, today, sent_today),
             breaker=Breaker(max(5, limits.concurrency)),
-            cooldown=Cooldown(),
             adaptive=Adaptive(limits.concurrency),
-            spacing=Spacing(limits.requests_per_minute),
-            budget=Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(ended)),
+            budget=Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended())),
         )
 
 

@@ -18,8 +18,9 @@ def exclusive(root: Path) -> Iterator[None]:
     """Hold the folder's kernel lock, or raise FolderBusy at once; it is free again however the holder dies."""
     from filelock import FileLock, Timeout
 
+    root.mkdir(0o700, parents=True, exist_ok=True)
     private = root / PRIVATE
-    private.mkdir(0o700, parents=True, exist_ok=True)
+    private.mkdir(0o700, exist_ok=True)
     lock = FileLock(private / "lock", timeout=0, mode=0o600)
     try:
         lock.acquire()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 
 from batchgen.events import Event, Paced
 from batchgen.failures import RULES, Effect, End
 from batchgen.model import ExitCode, Failure
-from batchgen.pacing import Gates
+from batchgen.pacing import Gates, clock_skew
 from batchgen.pool.task import Fault, Policy, Sent, Task
 from batchgen.world import Clock, Randomness
 
@@ -16,6 +17,7 @@ CANARY_REFUSALS = 10
 FORBIDDEN_IN_A_ROW = 3
 REMEMBERED_DURATIONS = 200
 INTERNAL_ERRORS = 5
+MINUTE = timedelta(minutes=1)
 
 
 class Consequences:
@@ -36,6 +38,13 @@ class Consequences:
         self.successes = 0
         self._refusals = self._forbidden = self._internal = 0
         self._durations_s: deque[float] = deque(maxlen=REMEMBERED_DURATIONS)
+
+    def server_date(self, text: str | None) -> None:
+        """The server's clock decides when its day begins; told once where it is far from ours."""
+        ahead = clock_skew(text, self._clock.utc())
+        if ahead is not None and abs(ahead - self._gates.day.skew) > MINUTE:
+            self._gates.day.skew = ahead
+            self._observe(Paced(f"the server's clock differs from ours by {ahead.total_seconds():+.0f} s"))
 
     def usual_s(self) -> float:
         """The 95th percentile of how long recent answers took; 0 before the first."""

@@ -19,7 +19,7 @@ from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
 from batchgen.failures import RULES, Effect, Step
 from batchgen.joblog import Ended
-from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, StorageError
+from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, Reply, StorageError
 from batchgen.pacing import QUOTA_HINT_S, Gates, Hold, backoff_s
 from batchgen.pool.consequences import Consequences
 from batchgen.pool.sender import Sender
@@ -132,7 +132,7 @@ class Pool:
             self._refill()
             task = self._next(now_s)
             if task is None:
-                return self._waiting[0][0] - now_s if self._waiting else math.inf
+                return self._next_due_s(now_s)
             if limit := self._gates.budget.spent(task.price_usd or 0.0):
                 self._fresh.appendleft(task)
                 self.stop(ExitCode.WORK_LEFT, limit)
@@ -149,17 +149,18 @@ class Pool:
 
     def _lease_ahead(self) -> None:
         """Have leave for the next requests before it is needed."""
-        if not (self._leasing or self._gates.day.closed_until) and len(self._gates.tickets.times_s) < self._batch / 2:
+        tickets, day = self._gates.tickets, self._gates.day
+        if tickets.spent and not tickets.times_s:
+            tickets.spent = False
+            day.close(self._clock.utc(), self._random.random())
+        if not (self._leasing or tickets.spent or day.closed_until) and len(tickets.times_s) < self._batch / 2:
             self._leasing = True
             self._spawn(self._lease())
 
     async def _lease(self) -> None:
         lease = await self._account.lease(self._batch)
         self._leasing = False
-        if lease.delays_s:
-            self._gates.tickets.add(self._clock.monotonic(), lease)
-        else:
-            self._gates.day.close(self._clock.utc(), self._random.random())
+        self._gates.tickets.add(self._clock.monotonic(), lease)
 
     def _refill(self) -> None:
         room = len(self._waiting) < 4 * self._policy.concurrency
@@ -191,6 +192,12 @@ class Pool:
             return heapq.heappop(self._waiting)[2]
         return self._fresh.popleft() if self._fresh else None
 
+    def _next_due_s(self, now_s: float) -> float:
+        if not self._waiting:
+            return math.inf
+        tokens = self._gates.retries.hold(now_s)
+        return max(self._waiting[0][0] - now_s, tokens.wait_s if tokens else 0.0)
+
     def _start(self, task: Task, now_s: float) -> None:
         task.queued_s += max(0.0, now_s - task.due_s)
         task.probing, self._probe_cleared = self._probe_cleared, False
@@ -212,6 +219,9 @@ class Pool:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._sending.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            code = ExitCode.STORAGE if isinstance(error, StorageError | OSError) else ExitCode.INTERNAL
+            self.stop(code, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
         self._progress_s = self._clock.monotonic()
         self._wake.set()
 
@@ -225,9 +235,15 @@ class Pool:
 
     async def _attempt(self, task: Task) -> None:
         this = asyncio.current_task()
+
+        def answered(reply: Reply | None) -> None:
+            self._sending.discard(this)
+            self._effects.server_date(reply.headers.get("date") if reply else None)
+
         try:
-            body = await self._transport.prepare(task.job)
-            sent, result = await self._sender.attempt(task, body, lambda: self._sending.discard(this))
+            if (body := await self._body(task)) is None:
+                return
+            sent, result = await self._sender.attempt(task, body, answered)
             if isinstance(result, Entry):
                 self._effects.success(sent, result.timings.response_s or 0.0, self.in_flight)
                 self._observe(Tried(result.attempts[-1], task.price_usd, len(result.images)))
@@ -235,11 +251,9 @@ class Pool:
             else:
                 await self._failed(task, sent, result)
         except asyncio.CancelledError:
+            # Its intent has no end: whether it was paid for will never be known.
             self.in_doubt += 1
             self.unfinished.add((task.job.id, task.job.fingerprint))
-        except InputChanged as error:
-            self._gates.budget.refused(task.price_usd or 0.0)
-            self._leave(task, Failure.INTERNAL, str(error))
         except (StorageError, OSError) as error:
             self.unfinished.add((task.job.id, task.job.fingerprint))
             self.stop(ExitCode.STORAGE, printable(str(error)))
@@ -247,6 +261,17 @@ class Pool:
             self.in_flight -= 1
             if task.probing:
                 self._gates.breaker.probe_ended(self._clock.monotonic())
+
+    async def _body(self, task: Task) -> bytes | None:
+        """What to send; None where nothing can be, and the job stays pending."""
+        try:
+            return await self._transport.prepare(task.job)
+        except asyncio.CancelledError:
+            self._remember(task)
+        except InputChanged as error:
+            self._leave(task, Failure.INPUT_CHANGED, str(error))
+        self._gates.budget.unsent(task.price_usd or 0.0)
+        return None
 
     async def _failed(self, task: Task, sent: Sent, fault: Fault) -> None:
         now_s, job, rule = self._clock.monotonic(), task.job, RULES[fault.failure]

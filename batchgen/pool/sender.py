@@ -24,7 +24,9 @@ class Sender:
         self._note, self._clock = note, clock
         self._fastest_s: dict[str, float] = {}
 
-    async def attempt(self, task: Task, body: bytes, answered: Callable[[], None]) -> tuple[Sent, Entry | Fault]:
+    async def attempt(
+        self, task: Task, body: bytes, answered: Callable[[Reply | None], None]
+    ) -> tuple[Sent, Entry | Fault]:
         """Send one request for the task and save what comes; `answered` is called when the network is done with.
 
         Raises StorageError or OSError where intent or pictures cannot be written.
@@ -32,6 +34,7 @@ class Sender:
         job, policy = task.job, self._policy
         sent = Sent(task.next_n, joblog.timestamp(self._clock.utc()), self._clock.monotonic())
         self._note(joblog.encode(Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd)))
+        reply = None
         try:
             reply = await self._transport.send(body, policy.timeout_s)
         except AttemptFailed as error:
@@ -39,7 +42,7 @@ class Sender:
         except Exception as error:  # whatever the transport lets slip concerns this job alone
             return sent, _internal(error)
         finally:
-            answered()
+            answered(reply)
         if reply.status != 200:
             return sent, self._refusal(task, reply, read_error(policy.key.hide_bytes(reply.body)))
         result = await self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))

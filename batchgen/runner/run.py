@@ -6,7 +6,8 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,7 +22,7 @@ from batchgen.plan import Mark, Plan, check_missing, make_plan, render
 from batchgen.runner.context import Run, Voice
 from batchgen.runner.session import Session, need_key
 from batchgen.settings import SANDBOX
-from batchgen.summary import Counts, Summary
+from batchgen.summary import JobCounts, Summary
 from batchgen.world import Clock
 
 if TYPE_CHECKING:
@@ -37,20 +38,23 @@ async def run(session: Session, voice: Voice) -> Summary:
     if not (root / PRIVATE).exists():
         # What cannot begin leaves no folder behind.
         _check_begin(session, make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection))
-    with exclusive(root):
-        files = PosixFiles(root)
-        try:
-            folder = Folder(files)
-            try:
-                folder.load()
-                this = _begin(session, folder, voice, clock)
-                return await _conduct(this)
-            finally:
-                folder.close()
-        except OSError as error:
-            raise StorageError(f"{root}: {error.strerror or error}") from error
-        finally:
-            files.close_root()
+    try:
+        with exclusive(root), _open(root) as folder:
+            folder.load()
+            return await _conduct(_begin(session, folder, voice, clock))
+    except OSError as error:
+        place = root / error.filename if isinstance(error.filename, str) else root
+        raise StorageError(f"{place}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _open(root: Path) -> Iterator[Folder]:
+    files = PosixFiles(root)
+    try:
+        with contextlib.closing(Folder(files)) as folder:
+            yield folder
+    finally:
+        files.close_root()
 
 
 def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
@@ -146,7 +150,7 @@ def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summa
     done = settled(Outcome.DONE) + tally.done
     failed = settled(Outcome.FAILED) + tally.failed
     uncertain = settled(Outcome.UNCERTAIN) + tally.uncertain
-    counts = Counts(plan.selected, done, failed, uncertain, plan.selected - done - failed - uncertain)
+    counts = JobCounts(plan.selected, done, failed, uncertain, plan.selected - done - failed - uncertain)
     stops = pool.stops if pool else []
     code = summary.exit_code(counts, [stop.exit_code for stop in stops])
     return Summary(

@@ -20,6 +20,7 @@ class Session:
     """A manifest with the settings that hold for it; `jobs` may be walked again and again."""
 
     source: Source
+    key_variable: str
     settings: Settings
     inputs: Inputs
     env: Mapping[str, str]
@@ -42,9 +43,11 @@ def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = N
     source = open_manifest(flags.manifest)
     header = source.header()
     output = flags.output or default_output(flags.manifest)
-    key, warnings = _find_key(key_file, env, settings.key_variable(header))
+    variable = settings.key_variable(header)
+    key, warnings = _find_key(key_file, env, variable)
     return Session(
         source=source,
+        key_variable=variable,
         settings=settings.resolve(flags, env, header, output=output, key=key, now=SystemClock().utc()),
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
@@ -62,9 +65,9 @@ def default_output(manifest_path: Path) -> Path:
 def need_key(session: Session) -> None:
     """Raises UsageError where a paid request would need a key and there is none."""
     if session.settings.style != SANDBOX and session.settings.key is None:
-        variable = settings.key_variable(session.source.header())
         raise UsageError(
-            f"there is no API key; put it into the environment variable {variable} or name a file with --api-key-file"
+            f"there is no API key; put it into the environment variable {session.key_variable}"
+            " or name a file with --api-key-file"
             " (to try without one: --api sandbox)"
         )
 

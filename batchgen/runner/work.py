@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -79,7 +80,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 randomness=random.Random(),
                 observe=observe,
             )
-            committer.on_trouble = lambda message: _hold_for_storage(loop, pool, message)
+            committer.on_full = partial(_stop_from_thread, loop, pool)
             progress.in_flight = lambda: pool.in_flight
             with _signals(pool, this.voice):
                 await _with_heartbeat(this, progress, pool)
@@ -90,7 +91,7 @@ async def work(this: Run, plan: Plan) -> Pool:
     return pool
 
 
-def _hold_for_storage(loop: asyncio.AbstractEventLoop, pool: Pool, message: str) -> None:
+def _stop_from_thread(loop: asyncio.AbstractEventLoop, pool: Pool, message: str) -> None:
     loop.call_soon_threadsafe(pool.stop, ExitCode.STORAGE, message)
 
 
@@ -177,6 +178,7 @@ def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int]
                 # Asked for by name: the job starts with new allowances.
                 life = tuple(msgspec.structs.replace(attempt, counts=None) for attempt in life)
             found.append(Pending(job, life, row.last_n if row else 0))
+        this.session.source.check_unchanged()
         return found
 
     async def pull(n: int) -> Sequence[Pending]:

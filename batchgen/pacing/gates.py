@@ -1,21 +1,14 @@
-"""The arithmetic of when: pace, cooldown, adaptive concurrency, outage breaker, retry budget, quota day, backoff.
-
-Each gate is a small machine fed with the time it should believe; `now_s` is monotonic seconds, `utc` the wall clock.
-None of them sleeps, reads a clock, draws a random number or knows what a job is. A gate answers with a `Hold`: for how
-long, and why, nothing may be sent; None is a free way.
-"""
+"""What the answers so far allow: cooldown, concurrency, outage breaker, retry budget; and all gates in their order."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 
-QUOTA_HINT_S = 3600.0
-ABSURD_S = 48 * 3600.0
+from batchgen.pacing.allowance import Budget, Day, Tickets
+from batchgen.pacing.waits import QUOTA_HINT_S, Hold
+
 DEFAULT_COOLDOWN_S = 15.0
 MAX_GROWN_COOLDOWN_S = 120.0
 BARREN_COOLDOWNS = 5
@@ -23,117 +16,6 @@ BARREN_S = 120.0
 PROBE_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 RETRY_TOKENS = 500.0
 RETRY_COST = 5.0
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Nothing may be sent for `wait_s` seconds (infinite: until something ends), because of `reason`."""
-
-    wait_s: float
-    reason: str
-
-
-def retry_after_s(headers: Mapping[str, str], utc: datetime) -> float | None:
-    """How long the server asks to wait, in seconds; None where it does not say, or says something senseless.
-
-    Read from `retry-after-ms` and `retry-after` (seconds, decimals allowed, or an HTTP date: RFC 9110 section 10.2.3).
-    Negative, non-finite and absurdly far values (over 48 h) are senseless. A date in the past is 0.
-    """
-    asked = _number(headers.get("retry-after-ms"), 0.001)
-    if asked is None:
-        asked = _number(text := headers.get("retry-after"), 1.0)
-        if asked is None and text:
-            asked = _until(text, utc)
-    return asked if asked is not None and math.isfinite(asked) and 0 <= asked <= ABSURD_S else None
-
-
-def _number(text: str | None, scale: float) -> float | None:
-    try:
-        return float(text) * scale if text and text.isascii() else None
-    except ValueError:
-        return None
-
-
-def _until(text: str, utc: datetime) -> float | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - utc).total_seconds())
-
-
-def backoff_s(bound_s: float, jitter: float, least_s: float) -> float:
-    """Full jitter: a random part (`jitter`, 0 to 1) of the exponential `bound_s`, but at least `least_s`, itself spread
-    by a quarter so that jobs that failed together do not come back together."""
-    return max(bound_s * jitter, least_s * (1 + jitter / 4))
-
-
-def next_reset(utc: datetime, jitter: float) -> datetime:
-    """When the next quota day begins: 00:00 UTC, and 30 to 300 s more for clocks that disagree."""
-    midnight = datetime.combine(utc.date() + timedelta(days=1), datetime.min.time(), UTC)
-    return midnight + timedelta(seconds=30 + 270 * jitter)
-
-
-@dataclass(frozen=True)
-class Pace:
-    """What an account may be asked: requests a minute and a UTC day; None is no limit."""
-
-    requests_per_minute: float | None = None
-    requests_per_day: int | None = None
-
-    @property
-    def interval_s(self) -> float:
-        """Seconds between two requests: 5 % more than the limit asks, so that no 60 s window of the server's, however
-        its clock drifts, holds one too many."""
-        return 60 / (0.95 * self.requests_per_minute) if self.requests_per_minute else 0.0
-
-
-@dataclass(frozen=True)
-class AccountState:
-    """What an account has sent: how many requests on `day`, and from when (Unix seconds) the next may follow."""
-
-    day: str = ""
-    sent: int = 0
-    next_s: float = -math.inf
-
-
-@dataclass(frozen=True)
-class Lease:
-    """Leave to send: one request after each of `delays_s` (from now). None left means that the day is spent."""
-
-    delays_s: tuple[float, ...]
-
-
-def grant(state: AccountState, pace: Pace, n: int, utc: datetime) -> tuple[AccountState, Lease]:
-    """Lease up to `n` requests, evenly spaced: the generic cell rate algorithm (ITU-T I.371) without burst."""
-    day, now_s = utc.date().isoformat(), utc.timestamp()
-    sent = state.sent if state.day == day else 0
-    if pace.requests_per_day is not None:
-        n = max(0, min(n, pace.requests_per_day - sent))
-    # A next request minutes away was leased before the clock was set back.
-    behind = state.next_s > now_s + 60 + pace.interval_s
-    first_s = now_s if behind else max(now_s, state.next_s)
-    delays_s = tuple(first_s - now_s + k * pace.interval_s for k in range(n))
-    return AccountState(day, sent + n, first_s + n * pace.interval_s), Lease(delays_s)
-
-
-@dataclass
-class Tickets:
-    """Leased times (monotonic seconds) at which requests may leave."""
-
-    times_s: deque[float] = field(default_factory=deque)
-
-    def hold(self, now_s: float) -> Hold | None:
-        if not self.times_s:
-            return Hold(math.inf, "the account's pace")
-        wait_s = self.times_s[0] - now_s
-        return Hold(wait_s, "requests per minute") if wait_s > 0 else None
-
-    def add(self, now_s: float, lease: Lease) -> None:
-        self.times_s.extend(now_s + delay_s for delay_s in lease.delays_s)
-
-    def sent(self) -> None:
-        self.times_s.popleft()
 
 
 @dataclass
@@ -304,51 +186,6 @@ class RetryBudget:
         if self._at_s > -math.inf:
             self.tokens = min(RETRY_TOKENS, self.tokens + max(0.0, now_s - self._at_s) * self.per_second)
         self._at_s = now_s
-
-
-@dataclass
-class Budget:
-    """Money and requests over the folder's whole life; every request that may be billed counts when it is sent."""
-
-    max_cost_usd: float | None = None
-    max_requests: int | None = None
-    spent_usd: float = 0.0
-    requests: int = 0
-
-    def spent(self, price_usd: float) -> str | None:
-        """Which limit another request at this price would break, with the flag that raises it; None where none."""
-        if self.max_requests is not None and self.requests >= self.max_requests:
-            return f"{self.requests} requests were sent, the limit is {self.max_requests}; raise it with --max-requests"
-        if self.max_cost_usd is not None and self.spent_usd + price_usd > self.max_cost_usd + 1e-9:
-            return (
-                f"${self.spent_usd:.4f} is spent or may be, the next picture costs ${price_usd:.4f} and the limit is "
-                f"${self.max_cost_usd:g}; raise it with --max-cost"
-            )
-        return None
-
-    def sent(self, price_usd: float) -> None:
-        self.requests, self.spent_usd = self.requests + 1, self.spent_usd + price_usd
-
-    def refused(self, price_usd: float) -> None:
-        """The request turned out to cost nothing."""
-        self.spent_usd -= price_usd
-
-
-@dataclass
-class Day:
-    """Whether the account's UTC day is spent, by our own count or by the server's word."""
-
-    closed_until: datetime | None = None
-
-    def hold(self, utc: datetime) -> Hold | None:
-        if self.closed_until is not None and utc >= self.closed_until:
-            self.closed_until = None
-        if self.closed_until is None:
-            return None
-        return Hold((self.closed_until - utc).total_seconds(), "the day's quota is spent")
-
-    def close(self, utc: datetime, jitter: float) -> None:
-        self.closed_until = next_reset(utc, jitter)
 
 
 @dataclass

@@ -1,0 +1,46 @@
+"""The lines of the two files that are the truth: the job log (finished jobs) and the attempts file (what was sent).
+
+Nothing here opens a file: readers hand in lines with their offsets. Folding ignores order, so files may be
+concatenated.
+"""
+
+from batchgen.joblog.draft import Draft, Saved, timestamp
+from batchgen.joblog.fold import Fold, Lives, Row, key
+from batchgen.joblog.lines import (
+    BAD_LINE,
+    Ended,
+    Intent,
+    Note,
+    Prepared,
+    Seen,
+    SeenAttempt,
+    SeenPicture,
+    decode,
+    decode_note,
+    decode_seen,
+    encode,
+    prepared,
+)
+
+__all__ = [
+    "BAD_LINE",
+    "Draft",
+    "Ended",
+    "Fold",
+    "Intent",
+    "Lives",
+    "Note",
+    "Prepared",
+    "Row",
+    "Saved",
+    "Seen",
+    "SeenAttempt",
+    "SeenPicture",
+    "decode",
+    "decode_note",
+    "decode_seen",
+    "encode",
+    "key",
+    "prepared",
+    "timestamp",
+]
