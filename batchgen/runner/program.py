@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from batchgen.model import Job, ManifestError, Problem, UsageError
+from batchgen.runner import conduct
 from batchgen.runner.context import Voice
-from batchgen.runner.run import run as conduct
 from batchgen.runner.session import open_session
 from batchgen.settings import Flags
 from batchgen.summary import Summary
@@ -30,7 +30,7 @@ async def run_async(
     """
     key_file = None if api_key_file is None else Path(api_key_file)
     session = open_session(Flags.of(manifest, **settings), os.environ, key_file)
-    return await conduct(session, Voice(quiet, verbose))
+    return await conduct.run(session, Voice(quiet, verbose))
 
 
 def run(manifest: str | os.PathLike[str], **settings: Any) -> Summary:
