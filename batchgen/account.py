@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from batchgen.model import Secret
 from batchgen.pacing import AccountState, Lease, Pace, grant
 from batchgen.world import Clock
 
 BUSY_S = 10.0
-_TABLE = "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, day TEXT, sent INTEGER, next_s REAL)"
+_TABLE = "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, state TEXT NOT NULL)"
 
 
 def account_name(url: str, key: Secret) -> str:
@@ -86,7 +88,7 @@ class SharedAccount:
     def _falling_back(self) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
             self._usable = False
             self._warn(f"{self._path} cannot be used ({error}); other runs with the same key are not counted")
 
@@ -113,13 +115,12 @@ class SharedAccount:
             connection.execute("COMMIT")
 
     def _read(self, connection: sqlite3.Connection) -> AccountState:
-        row = connection.execute("SELECT day, sent, next_s FROM account WHERE name = ?", (self._name,)).fetchone()
-        state, today = AccountState(*row) if row else AccountState(), self._clock.utc().date().isoformat()
-        known, self._sent_today = self._sent_today, 0
-        if known and known > (state.sent if state.day == today else 0):
-            return replace(state, day=today, sent=known)
-        return state
+        row = connection.execute("SELECT state FROM account WHERE name = ?", (self._name,)).fetchone()
+        state = msgspec.json.decode(row[0], type=AccountState) if row else AccountState()
+        state, known = state.on(self._clock.utc().date().isoformat()), self._sent_today
+        self._sent_today = 0
+        return replace(state, sent=max(known, state.sent))
 
     def _write(self, connection: sqlite3.Connection, state: AccountState) -> None:
-        row = (self._name, state.day, state.sent, state.next_s)
-        connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?, ?, ?)", row)
+        row = (self._name, msgspec.json.encode(state).decode())
+        connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?)", row)

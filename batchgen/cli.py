@@ -14,7 +14,13 @@ from batchgen import __version__
 if TYPE_CHECKING:
     from batchgen.runner import Session
 
-EPILOG = """\
+EXIT_CODES = """\
+exit codes: 0 all selected jobs are done, 2 something said is wrong, 3 some jobs failed or are uncertain,
+4 work is left (run the same command again), 5 another run is at work there, 6 the account was refused,
+7 storage failed, 1 an error in batchgen, 129/130/143 ended by a signal
+"""
+
+EPILOG = f"""\
 first steps, without a key and without a network:
   batchgen run jobs/demo.yaml --api sandbox     draw with the built-in stand-in for the API
   batchgen check jobs/demo.yaml                 validate and plan; sends nothing
@@ -23,14 +29,27 @@ first steps, without a key and without a network:
 with the real API, put the key into NEBULA_API_KEY (never on the command line):
   batchgen run jobs/demo.yaml --api nebula
 
-exit codes: 0 all selected jobs are done, 2 something said is wrong, 3 some jobs failed or are uncertain,
-4 work is left (run the same command again), 5 another run is at work there, 6 the account was refused,
-7 storage failed, 1 an error in batchgen, 129/130/143 ended by a signal
-"""
+{EXIT_CODES}"""
 
-RUN = """\
+RUN = f"""\
 Make every picture of MANIFEST that is not there yet. The same command starts a run, resumes it after anything, and does
-nothing when nothing is left to do. Every flag beats the environment, the environment beats the manifest."""
+nothing when nothing is left to do. Every flag beats the environment, the environment beats the manifest.
+
+  batchgen run jobs/animals.csv --max-cost 5 --until 06:30
+  batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
+
+{EXIT_CODES}"""
+
+CHECK = """\
+Validate MANIFEST and say what a run would do: every problem at once, with its place. Sends nothing, changes nothing.
+
+  batchgen check jobs/animals.csv"""
+
+STATUS = """\
+Where an output folder stands, from its log; also while a run is at work there.
+
+  batchgen status outputs/animals
+  batchgen status jobs/animals.csv --json"""
 
 _LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("-c", "--concurrency", "concurrency", "requests in flight at most (default 8)"),
@@ -59,10 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         return _explain(error, verbose=getattr(arguments, "verbose", False))
 
@@ -178,13 +193,11 @@ def _run_command(commands: Any) -> None:
 
 
 def _check_command(commands: Any) -> None:
-    about = "Validate MANIFEST and say what a run would do: every problem at once, with its place. Sends nothing."
-    _manifest_arguments(_command(commands, "check", _check, "validate and plan; sends nothing", about))
+    _manifest_arguments(_command(commands, "check", _check, "validate and plan; sends nothing", CHECK))
 
 
 def _status_command(commands: Any) -> None:
-    about = "Where an output folder stands, from its log; also while a run is at work there."
-    parser = _command(commands, "status", _status, "where it stands", about)
+    parser = _command(commands, "status", _status, "where it stands", STATUS)
     parser.add_argument("path", type=Path, metavar="DIR|MANIFEST", help="an output folder, or a manifest")
     parser.add_argument("--json", action="store_true", help="as one JSON object on standard output")
 
@@ -273,9 +286,9 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(found)
     else:
-        print("\n".join(plan.render(planned, session.settings.prices_usd)))
+        _tell("\n".join(plan.render(planned, session.settings.prices_usd)))
         if found.orphans:
-            print(f"  orphans    {found.orphans} jobs of the log are no longer in the manifest")
+            _tell(f"  orphans    {found.orphans} jobs of the log are no longer in the manifest")
     return 0
 
 
@@ -287,7 +300,7 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(found)
     else:
-        print("\n".join(look.render(found)))
+        _tell("\n".join(look.render(found)))
     return 0
 
 
@@ -324,16 +337,23 @@ async def _serve(script: Any, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with Sandbox(script, port=port) as sandbox:
-            print(f"NEBULA_API_URL={sandbox.url}", flush=True)
+            _tell(f"NEBULA_API_URL={sandbox.url}")
             await stop.wait()
-    except OSError as error:
-        raise UsageError(f"port {port} cannot be used: {error.strerror}") from error
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"port {port} cannot be used: {getattr(error, 'strerror', error)}") from error
+
+
+def _tell(text: str) -> None:
+    """What was asked for, on standard output."""
+    from batchgen.progress import write_line
+
+    write_line(text, sys.stdout)
 
 
 def _print_json(value: Any) -> None:
     import msgspec
 
-    print(msgspec.json.encode(value).decode(), flush=True)
+    _tell(msgspec.json.encode(value).decode())
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ Says which failures happened before the server could have begun; judges nothing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchgen.model import AttemptFailed, Failure, Job, Reply, Secret
 from batchgen.text import printable
@@ -48,7 +52,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=_Resolver()),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             headers={
@@ -106,10 +110,53 @@ class Client:
             return Reply(response.status, headers, answer, first_byte_s, self._clock.monotonic() - began_s)
 
     def _describe(self, error: Exception, failure: Failure, timeout_s: float) -> str:
+        if isinstance(error, AttemptFailed):
+            return str(error)
         if failure is Failure.NO_ANSWER and isinstance(error, TimeoutError):
             return f"no whole answer within {timeout_s:g} s"
         # Exceptions of the library can hold the request's headers: only their kind and their words are used.
         return printable(self._endpoint.key.hide(f"{type(error).__name__}: {error}"))
+
+
+class _Resolver(AbstractResolver):
+    """Look-ups on threads that nobody waits for: one that hangs holds up neither other work nor the program's end."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[ResolveResult]] = loop.create_future()
+
+        def look_up() -> None:
+            try:
+                answer, error = _addresses(host, port, family), None
+            except Exception as problem:
+                answer, error = [], problem
+            with contextlib.suppress(RuntimeError):  # the program has ended meanwhile
+                loop.call_soon_threadsafe(settle, answer, error)
+
+        def settle(answer: list[ResolveResult], error: Exception | None) -> None:
+            if found.done():
+                return
+            if error:
+                found.set_exception(error)
+            else:
+                found.set_result(answer)
+
+        threading.Thread(target=look_up, name="batchgen-resolver", daemon=True).start()
+        return await found
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
+    found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return [
+        ResolveResult(hostname=host, host=str(place[0]), port=int(place[1]), family=kind, proto=proto, flags=numeric)
+        for kind, _, proto, _, place in found
+    ]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

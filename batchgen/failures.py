@@ -116,30 +116,37 @@ _BY_STATUS: dict[int, Failure] = {
     503: Failure.UNAVAILABLE,
 }
 
-# What servers are known to say, whatever status they say it with. Asked in this order: a spent balance also "exceeds a
-# quota", and a spent day is also "too many requests".
-_BY_WORDING: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
+_ANY = frozenset(range(200, 600))
+
+# What servers are known to say, in code or message, whatever status they say it with. Asked in this order: a spent
+# balance also "exceeds a quota", and a spent day is also "too many requests". What an error's code says holds with any
+# status; the words of a message are looser, and a rate limit's may advertise a payment page.
+_BY_CODE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
+    (Failure.REFUSED_CONTENT, _ANY, re.compile(r"content_(policy|filter|moderation)|moderation|safety|nsfw", re.I)),
+    (Failure.BILLING, _ANY, re.compile(r"insufficient_(quota|balance|credits?|funds)|billing|payment", re.I)),
+    (Failure.QUOTA_SPENT, frozenset({200, 403, 429, 503}), re.compile(r"daily|per_day|quota_(exceeded|reached)", re.I)),
+    (Failure.RATE_LIMITED, frozenset({200, 429}), re.compile(r"rate_limit|too_many_requests", re.I)),
+)
+_BY_MESSAGE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
     (
         Failure.REFUSED_CONTENT,
         frozenset({200, 400, 403, 422, 451}),
-        re.compile(r"content[_ ](policy|filter|moderation)|moderation|safety|nsfw", re.IGNORECASE),
+        re.compile(r"content[_ ](policy|filter|moderation)|moderation|safety|nsfw", re.I),
     ),
     (
         Failure.BILLING,
         frozenset({200, 400, 402, 403, 429}),
-        re.compile(
-            r"insufficient[_ ](quota|balance|credits?|funds)|billing|payment|out of credits?|balance is", re.IGNORECASE
-        ),
+        re.compile(r"insufficient (quota|balance|credits?|funds)|out of credits?|balance is", re.I),
     ),
+    (Failure.BILLING, frozenset({200, 400, 402, 403}), re.compile(r"billing|payment", re.I)),
     (
         Failure.QUOTA_SPENT,
         frozenset({200, 403, 429, 503}),
         re.compile(
-            r"daily|per[_ -]day|(?:a|each|this) day|for today|24 ?h(?:ours)?\b|quota (?:exceeded|reached|exhausted)",
-            re.IGNORECASE,
+            r"daily|per[ -]day|(?:a|each|this) day|for today|24 ?h(?:ours)?\b|quota (exceeded|reached|exhausted)", re.I
         ),
     ),
-    (Failure.RATE_LIMITED, frozenset({200}), re.compile(r"rate[_ ]limit|too many requests", re.IGNORECASE)),
+    (Failure.RATE_LIMITED, frozenset({200}), re.compile(r"rate limit|too many requests", re.I)),
 )
 
 
@@ -149,10 +156,8 @@ def classify(status: int, error: ServerError, *, elapsed_s: float, fastest_s: fl
     `elapsed_s` is how long the answer took and `fastest_s` the quickest success of its model so far: a server error or
     a proxy's page that comes sooner than a picture can be made was not a generation, and is treated as UNAVAILABLE.
     """
-    said = f"{error.code or ''} {error.message}"
-    for failure, statuses, pattern in _BY_WORDING:
-        if status in statuses and (error.shaped or status != 200) and pattern.search(said):
-            return failure
+    if said := _by_words(status, error):
+        return said
     if 300 <= status < 400:
         return Failure.REDIRECT
     if status == 200:
@@ -162,6 +167,16 @@ def classify(status: int, error: ServerError, *, elapsed_s: float, fastest_s: fl
     else:
         failure = _BY_STATUS.get(status) or (Failure.GATEWAY if 500 <= status < 600 else Failure.UNCLASSIFIED)
     return Failure.UNAVAILABLE if _too_fast(failure, elapsed_s, fastest_s) else failure
+
+
+def _by_words(status: int, error: ServerError) -> Failure | None:
+    if status == 200 and not error.shaped:
+        return None
+    for text, table in ((error.code, _BY_CODE), (error.message, _BY_MESSAGE)):
+        for failure, statuses, pattern in table:
+            if text and status in statuses and pattern.search(text):
+                return failure
+    return None
 
 
 def _too_fast(failure: Failure, elapsed_s: float, fastest_s: float | None) -> bool:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen.world import SyncFailed
 
 _NEW_FILE, _NEW_DIR = 0o600, 0o700
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class PosixFiles:
@@ -28,6 +31,26 @@ class PosixFiles:
     def close_root(self) -> None:
         os.close(self._root)
 
+    @contextmanager
+    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+        """The folder that holds `path`, opened step by step so that no link on the way leads elsewhere."""
+        *folders, name = path.split("/")
+        at = self._root
+        try:
+            for folder in folders:
+                inner = os.open(folder, _FOLDER, dir_fd=at)
+                if at != self._root:
+                    os.close(at)
+                at = inner
+            yield at, name
+        finally:
+            if at != self._root:
+                os.close(at)
+
+    def _open(self, path: str, flags: int) -> int:
+        with self._parent(path) as (folder, name):
+            return os.open(name, flags | os.O_NOFOLLOW, _NEW_FILE, dir_fd=folder)
+
     def make_dir(self, path: str) -> None:
         parts = path.split("/")
         for depth in range(1, len(parts) + 1):
@@ -41,14 +64,13 @@ class PosixFiles:
                 self.sync_dir("/".join(parts[: depth - 1]) or ".")
 
     def create(self, path: str) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _NEW_FILE, dir_fd=self._root)
+        return self._open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
     def append_to(self, path: str) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        return os.open(path, flags, _NEW_FILE, dir_fd=self._root)
+        return self._open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def open(self, path: str) -> int:
-        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._root)
+        return self._open(path, os.O_RDONLY)
 
     def write(self, handle: int, data: bytes) -> None:
         written = os.write(handle, data)
@@ -60,6 +82,12 @@ class PosixFiles:
 
     def size(self, handle: int) -> int:
         return os.fstat(handle).st_size
+
+    def is_at(self, handle: int, path: str) -> bool:
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(path, dir_fd=self._root, follow_symlinks=False))
+        except FileNotFoundError:
+            return False
 
     def sync(self, handle: int) -> None:
         try:
@@ -74,10 +102,12 @@ class PosixFiles:
         _sync_dir(path, self._root)
 
     def rename(self, old: str, new: str) -> None:
-        os.rename(old, new, src_dir_fd=self._root, dst_dir_fd=self._root)
+        with self._parent(old) as (source, old_name), self._parent(new) as (target, new_name):
+            os.rename(old_name, new_name, src_dir_fd=source, dst_dir_fd=target)
 
     def remove(self, path: str) -> None:
-        os.unlink(path, dir_fd=self._root)
+        with self._parent(path) as (folder, name):
+            os.unlink(name, dir_fd=folder)
 
     def size_of(self, path: str) -> int | None:
         try:
@@ -87,7 +117,7 @@ class PosixFiles:
         return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
     def read(self, path: str) -> bytes:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._root)
+        handle = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             return file.read()
 

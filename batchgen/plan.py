@@ -89,10 +89,10 @@ def make_plan(
                 problems.append(job)
             continue
         plan.total += 1
-        stands = standing(job)
+        stands, selected = standing(job), plan.selected
         mark = _mark(plan, job, stands, selection)
         plan.marks.append(mark)
-        if mark is Mark.SKIP and stands in (Standing.FAILED, Standing.UNCERTAIN):
+        if plan.selected > selected and mark is Mark.SKIP and stands in (Standing.FAILED, Standing.UNCERTAIN):
             without_picture(job)
     if problems:
         raise ManifestError(problems, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,10 +19,21 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 60.0
 
 
-def say(message: str, stream: TextIO | None = None) -> None:
-    """A line to people. A reader that has gone away or a full disk is no reason to stop."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(message, file=stream or sys.stderr, flush=True)
+def say(message: str) -> None:
+    """A line to people, on standard error."""
+    write_line(message, sys.stderr)
+
+
+def write_line(line: str, stream: TextIO | None) -> None:
+    """A line that may be lost: a reader that has gone away or a full disk is no reason to stop, and no failure."""
+    if stream is None:
+        return
+    try:
+        print(line, file=stream, flush=True)
+    except (OSError, ValueError):
+        # What is still in the stream's buffer must not fail a second time when the program ends.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Progress:

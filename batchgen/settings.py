@@ -75,12 +75,18 @@ class Flags:
     ) -> Flags:
         """Flags as the command line and Python programs name them; what is not a flag by itself is a limit."""
         own = {name: others.pop(name) for name in _OWN_FLAGS if name in others}
+        outcomes = (retry,) if isinstance(retry, str) else tuple(retry)
+        if unknown := set(outcomes) - {Outcome.FAILED, Outcome.UNCERTAIN}:
+            raise UsageError(f"retry {', '.join(sorted(unknown))}: expected failed or uncertain")
+        if (on_quota := own.get("on_quota", "stop")) not in ("stop", "wait"):
+            raise UsageError(f"on_quota {on_quota}: expected stop or wait")
+        patterns = (only,) if isinstance(only, str) else tuple(only)
         return cls(
             manifest=Path(manifest),
             output=None if output is None else Path(output),
             limits=others,
             defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
-            selection=Selection(frozenset(map(Outcome, retry)), redo, redo_missing, tuple(only), limit),
+            selection=Selection(frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit),
             **own,
         )
 
@@ -157,10 +163,10 @@ def resolve(
 
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     said: dict[str, Any] = dict(header.limits)
-    said |= {name: value for name in LIMITS if (value := env.get(f"BATCHGEN_{name.upper()}"))}
+    said |= {name: value for name in LIMITS if (value := env.get(f"BATCHGEN_{name.upper()}", "").strip())}
     said |= {name: value for name, value in flags.limits.items() if value is not None}
     clean, complaints = manifest.check_each(said, LIMITS)
-    problems += [complaint.what for complaint in complaints]
+    problems += [c.what + (f"; {c.fix}" if c.fix else "") for c in complaints]
     return Limits(**clean)
 
 
@@ -174,8 +180,8 @@ def _overrides(flags: Flags, problems: list[str]) -> dict[str, Any]:
 
 def _key(key: str | None, problems: list[str]) -> Secret | None:
     key = (key or "").strip()
-    if key and (not key.isascii() or not key.isprintable() or " " in key):
-        problems.append("the API key holds blanks or characters that no key has; look at where it was pasted from")
+    if key and (not key.isascii() or not key.isprintable() or any(c in key for c in " \"'")):
+        problems.append("the API key holds blanks, quotes or other characters that no key has; look at its source")
     return Secret(key) if key else None
 
 
@@ -186,9 +192,14 @@ def _url(flags: Flags, env: Mapping[str, str], header: Header, style: str, probl
     url = flags.api_url or env.get(nebula.URL_ENV if style == "nebula" else "BATCHGEN_API_URL") or own
     if url is None:
         return nebula.DEFAULT_URL if style == "nebula" else ""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        senseless = not url.isascii() or not url.isprintable() or " " in url or parts.port == 0
+    except ValueError:
+        problems.append(f"API address {printable(url.rpartition('@')[2], 100)!r}: expected https://HOST/PATH")
+        return ""
     shown = printable(url.replace(parts.netloc, parts.netloc.rpartition("@")[2]), 100)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if senseless or parts.scheme not in ("http", "https") or not parts.hostname:
         problems.append(f"API address {shown!r}: expected https://HOST/PATH")
     elif parts.username or parts.password:
         problems.append(f"API address {shown!r}: a user or password in it would end up in messages; use the key")
@@ -204,6 +215,8 @@ def _until(text: str, now: datetime, problems: list[str]) -> datetime | None:
     try:
         clock = time.fromisoformat(text.removesuffix("Z"))
     except ValueError:
+        clock = None
+    if clock is None or clock.tzinfo is not None:
         problems.append(f"--until {printable(text, 40)!r}: expected a time of day such as 06:30, or 04:30Z for UTC")
         return None
     zone = UTC if text.endswith("Z") else None

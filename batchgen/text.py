@@ -37,7 +37,14 @@ def slug(text: str) -> str:
     """
     folded = unicodedata.normalize("NFC", text[:400]).lower()
     if not folded.isascii():
-        # Marks belong to their letters: without them Hindi and Thai words fall apart.
+        # Marks belong to their letters: without them Hindi and Thai words fall apart. Alone they are invisible.
         folded = "".join(c if c.isascii() or unicodedata.category(c)[0] in "LM" else "-" for c in folded)
+        folded = "".join(c for k, c in enumerate(folded) if not _lone_mark(folded[k - 1 : k], c))
         return re.sub(r"[\x00-,.-/:-`{-\x7f-]+", "-", folded).strip("-")[:SLUG_CHARS].rstrip("-")
     return re.sub("[^a-z0-9]+", "-", folded).strip("-")[:SLUG_CHARS].rstrip("-")
+
+
+def _lone_mark(before: str, char: str) -> bool:
+    return (
+        unicodedata.category(char)[0] == "M" and not before.isalpha() and unicodedata.category(before or "-")[0] != "M"
+    )

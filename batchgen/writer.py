@@ -8,6 +8,7 @@ the callables handed in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import queue
 import threading
@@ -96,7 +97,8 @@ class Committer:
             pictures = tuple((drawn, self.check(drawn.data)) for drawn in answer.pictures)
         except BadAnswer as error:
             last = work.draft.attempts[-1]
-            self.folder.quarantine(work.draft.job.id, last.n, self.key.hide_bytes(work.body))
+            with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
+                self.folder.quarantine(work.draft.job.id, last.n, self.key.hide_bytes(work.body))
             return error
         except Exception as error:  # one answer must never take the others of its group with it
             return error

@@ -17,9 +17,14 @@ _LINE_BYTES = 4096
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the folder remembers beside its log: whose pictures these are, and who is or was at work."""
+    """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
+
+    `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others.
+    """
 
     manifest: str
+    api: str = ""
+    defaults: tuple[str, ...] = ()
     run: str = ""
     pid: int = 0
     host: str = ""

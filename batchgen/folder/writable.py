@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import PurePosixPath
 
 import msgspec
@@ -28,6 +28,7 @@ from batchgen.world import Files
 
 _MAX_TAIL_BYTES = 1 << 26
 _QUARANTINE_BYTES = 1 << 20
+_LONG_NAME = 200
 
 
 class _Appender:
@@ -48,7 +49,7 @@ class _Appender:
         with self._lock:
             if self.broken:
                 raise StorageError(f"{self._path} cannot be written to any more")
-            if not self._size == self._files.size(self._handle) == self._files.size_of(self._path):
+            if self._files.size(self._handle) != self._size or not self._files.is_at(self._handle, self._path):
                 raise StorageError(
                     f"{self._path} was changed, moved or cut by somebody else; the run stops before more"
                 )
@@ -112,11 +113,15 @@ class Folder(Records):
 
     def _adopt(self, line: bytes) -> None:
         seen = joblog.decode_seen(line)
-        found = [self._find(picture) for picture in seen.images]
-        if not found or None in found:
+        found: list[str] = []
+        for picture in seen.images:
+            if (at := self._find(picture, found)) is None:
+                return
+            found.append(at)
+        if not found:
             return
         for place, picture in zip(found, seen.images, strict=True):
-            if place and place != picture.file:
+            if place != picture.file:
                 self.make_way(seen.job, [picture.file])
                 self.files.make_dir(str(PurePosixPath(picture.file).parent))
                 self.files.rename(place, picture.file)
@@ -127,11 +132,15 @@ class Folder(Records):
         self.lives.forget(seen.job, seen.fingerprint)
         self.notices.append(f"job {seen.job!r}: its finished picture had lost its log line and was adopted")
 
-    def _find(self, picture: SeenPicture) -> str | None:
-        """Where the picture's bytes are: under their final name, or still under a temporary one."""
+    def _find(self, picture: SeenPicture, taken: Container[str]) -> str | None:
+        """Where the picture's bytes are: under their final name, or still under a temporary one that is not `taken`."""
         drafts = [f"{TMP}/{name}" for name in self.files.names(TMP) if name.startswith(picture.sha256[:32])]
         for place in (picture.file, *drafts):
-            if self.files.size_of(place) == picture.size_bytes and self._digest(place) == picture.sha256:
+            if (
+                place not in taken
+                and self.files.size_of(place) == picture.size_bytes
+                and self._digest(place) == picture.sha256
+            ):
                 return place
         return None
 
@@ -188,7 +197,10 @@ class Folder(Records):
     def quarantine(self, job: str, n: int, body: bytes) -> None:
         """Keep (the first MiB of) an answer that was paid for and is of no use, for whoever wants to know why."""
         self.files.make_dir(QUARANTINE)
-        name = f"{QUARANTINE}/{job.replace('/', '~')}~{n}.body"
+        flat = job.replace("/", "~")
+        if len(flat.encode()) > _LONG_NAME:
+            flat = f"{flat.encode()[:_LONG_NAME].decode(errors='ignore')}~{joblog.key(job):015x}"
+        name = f"{QUARANTINE}/{flat}~{n}.body"
         if self.files.size_of(name) is None:
             handle = self.files.create(name)
             try:

@@ -49,10 +49,15 @@ class Fold:
     _finished: array[int] = field(default_factory=lambda: array("q"))
     _last_n: array[int] = field(default_factory=lambda: array("H"))
     _ranks: bytearray = field(default_factory=bytearray)
+    _more: set[tuple[int, int, int]] = field(default_factory=set)
 
     def add(self, line: bytes, offset: int) -> None:
         """Take in one line that begins at `offset`. Raises one of BAD_LINE for a damaged one."""
         seen = decode_seen(line)
+        if self._place(seen, offset):
+            self._sum(seen)
+
+    def _sum(self, seen: Seen) -> None:
         self.requests += len(seen.attempts)
         for attempt in seen.attempts:
             self.requests_by_day[attempt.at[:10]] = self.requests_by_day.get(attempt.at[:10], 0) + 1
@@ -61,9 +66,9 @@ class Fold:
         if seen.outcome is Outcome.DONE:
             self.drawn |= seen.api == "sandbox"
             self.bought |= seen.api != "sandbox"
-        self._place(seen, offset)
 
-    def _place(self, seen: Seen, offset: int) -> None:
+    def _place(self, seen: Seen, offset: int) -> bool:
+        """Let the line take its place; False where the very same line was there before."""
         rank = _RANK.index(seen.outcome)
         finished = int("0" + "".join(filter(str.isdigit, seen.finished_at))[:17])
         last_n = min(max((a.n for a in seen.attempts), default=0), 0xFFFF)
@@ -77,10 +82,16 @@ class Fold:
             self._finished.append(finished)
             self._last_n.append(last_n)
             self._ranks.append(rank)
-            return
+            return True
+        # Only jobs with several entries need to be remembered entry by entry.
+        self._more.add((row, self._finished[row], self._ranks[row]))
+        if (row, finished, rank) in self._more:
+            return False
+        self._more.add((row, finished, rank))
         self._last_n[row] = max(last_n, self._last_n[row])
         if (rank, finished) >= (self._ranks[row], self._finished[row]):
             self._ranks[row], self._finished[row], self._offsets[row] = rank, finished, offset
+        return True
 
     def row(self, job: str, fingerprint: str) -> Row | None:
         number = self._rows.get(key(job, fingerprint))

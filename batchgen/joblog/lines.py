@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from batchgen.model import Attempt, Entry, Outcome
@@ -41,7 +43,7 @@ Note = Intent | Ended | Prepared
 class SeenAttempt(msgspec.Struct, frozen=True):
     """What folding needs of an entry's attempt."""
 
-    n: int
+    n: Annotated[int, msgspec.Meta(ge=0)]
     at: str
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from batchgen.pacing.waits import Hold, next_reset
+
+STALE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -26,52 +28,80 @@ class Pace:
 
 @dataclass(frozen=True)
 class AccountState:
-    """What an account has sent: how many requests on `day`, and from when (Unix seconds) the next may follow."""
+    """What an account has sent: how many requests on `day`, and from when (Unix seconds) the next may follow.
+
+    `granted_s` is when it was last asked, and `other_day` the day before the present one by order of use: clocks step.
+    """
 
     day: str = ""
     sent: int = 0
-    next_s: float = -math.inf
+    next_s: float = 0.0
+    granted_s: float = 0.0
+    other_day: str = ""
+    other_sent: int = 0
+
+    def on(self, day: str) -> AccountState:
+        """The same state, seen from this day."""
+        if day == self.day:
+            return self
+        sent = self.other_sent if day == self.other_day else 0
+        return replace(self, day=day, sent=sent, other_day=self.day, other_sent=self.sent)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Leave to send: one request after each of `delays_s` (from now). None left means that the day is spent."""
+    """Leave to send: one request after each of `delays_s` (from now), within `keep_s` of it.
+
+    No delays mean that the day is spent. What was leased must be used soon where a pace holds: a ticket that grew old
+    beside a fresh one would make one request too many in a minute. 3 s is the slack that the pace leaves.
+    """
 
     delays_s: tuple[float, ...]
+    keep_s: float = math.inf
 
 
 def grant(state: AccountState, pace: Pace, n: int, utc: datetime) -> tuple[AccountState, Lease]:
     """Lease up to `n` requests, evenly spaced: the generic cell rate algorithm (ITU-T I.371) without burst."""
-    day, now_s = utc.date().isoformat(), utc.timestamp()
-    sent = state.sent if state.day == day else 0
+    state, now_s = state.on(utc.date().isoformat()), utc.timestamp()
     if pace.requests_per_day is not None:
-        n = max(0, min(n, pace.requests_per_day - sent))
-    # A next request minutes away was leased before the clock was set back.
-    behind = state.next_s > now_s + 60 + pace.interval_s
-    first_s = now_s if behind else max(now_s, state.next_s)
+        n = max(0, min(n, pace.requests_per_day - state.sent))
+    # A clock that was set back must not make everybody wait for the time that it lost.
+    set_back_s = max(0.0, state.granted_s - now_s)
+    first_s = max(now_s, state.next_s - set_back_s)
     delays_s = tuple(first_s - now_s + k * pace.interval_s for k in range(n))
-    return AccountState(day, sent + n, first_s + n * pace.interval_s), Lease(delays_s)
+    after = replace(state, sent=state.sent + n, next_s=first_s + n * pace.interval_s, granted_s=now_s)
+    return after, Lease(delays_s, STALE_S if pace.requests_per_minute else math.inf)
 
 
 @dataclass
 class Tickets:
-    """Leased times (monotonic seconds) at which requests may leave."""
+    """Leased times (monotonic seconds) at which requests may leave; `stale` counts those that were not used in time."""
 
     times_s: deque[float] = field(default_factory=deque)
     spent: bool = False
+    stale: int = 0
+    _keep_s: float = math.inf
 
     def hold(self, now_s: float) -> Hold | None:
+        while self.times_s and self.times_s[0] < now_s - self._keep_s:
+            self.times_s.popleft()
+            self.stale += 1
         if not self.times_s:
             return Hold(math.inf, "the account's pace")
         wait_s = self.times_s[0] - now_s
         return Hold(wait_s, "requests per minute") if wait_s > 0 else None
 
     def add(self, now_s: float, lease: Lease) -> None:
-        self.spent = not lease.delays_s
+        self.spent, self._keep_s = not lease.delays_s, lease.keep_s
         self.times_s.extend(now_s + delay_s for delay_s in lease.delays_s)
 
     def sent(self) -> None:
         self.times_s.popleft()
+
+    def take_unused(self) -> int:
+        """How many stale ones there were since this was last asked."""
+        unused, self.stale = self.stale, 0
+        return unused
 
 
 @dataclass

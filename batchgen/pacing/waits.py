@@ -42,19 +42,23 @@ def _number(text: str | None, scale: float) -> float | None:
 
 
 def _until(text: str, utc: datetime) -> float | None:
+    date = _http_date(text)
+    return None if date is None else max(0.0, (date - utc).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
+    """An HTTP date is UTC, also in the obsolete forms that do not say so."""
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - utc).total_seconds())
+    return date.replace(tzinfo=date.tzinfo or UTC)
 
 
 def clock_skew(text: str | None, utc: datetime) -> timedelta | None:
-    """How far the server's clock (its `Date` header) is ahead of ours; None where it does not say."""
-    try:
-        return parsedate_to_datetime(text).astimezone(UTC) - utc if text else None
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
+    """How far the server's clock (its `Date` header) is ahead of ours; None where it does not say, or talks nonsense."""
+    date = _http_date(text) if text else None
+    return None if date is None or abs(date - utc) > timedelta(seconds=ABSURD_S) else date - utc
 
 
 def backoff_s(bound_s: float, jitter: float, least_s: float) -> float:

@@ -98,7 +98,7 @@ class Pool:
                     await self._wake.wait()
         for task in [*self._fresh, *(task for _, _, task in self._waiting)]:
             self._remember(task)
-        await self._account.give_back(len(self._gates.tickets.times_s))
+        await self._account.give_back(len(self._gates.tickets.times_s) + self._gates.tickets.take_unused())
 
     def _over(self) -> bool:
         now_s = self._clock.monotonic()
@@ -120,8 +120,9 @@ class Pool:
             if self._policy.deadline and self._policy.deadline.passed(now_s, utc, self._effects.usual_s()):
                 self.stop(ExitCode.WORK_LEFT, self._policy.deadline.reason)
                 break
-            self._lease_ahead()
+            self._refill()
             self.hold = self._gates.hold(now_s, utc, self.in_flight)
+            self._lease_ahead()
             if self.hold:
                 self._check_patience(now_s)
                 return self.hold.wait_s
@@ -129,7 +130,6 @@ class Pool:
                 self._gates.breaker.probe()
                 self._spawn(self._ask_whether_reachable())
                 return math.inf
-            self._refill()
             task = self._next(now_s)
             if task is None:
                 return self._next_due_s(now_s)
@@ -152,13 +152,17 @@ class Pool:
         tickets, day = self._gates.tickets, self._gates.day
         if tickets.spent and not tickets.times_s:
             tickets.spent = False
-            day.close(self._clock.utc(), self._random.random())
+            if not tickets.stale:
+                day.close(self._clock.utc(), self._random.random())
+            self._wake.set()
         if not (self._leasing or tickets.spent or day.closed_until) and len(tickets.times_s) < self._batch / 2:
             self._leasing = True
             self._spawn(self._lease())
 
     async def _lease(self) -> None:
-        lease = await self._account.lease(self._batch)
+        if unused := self._gates.tickets.take_unused():
+            await self._account.give_back(unused)
+        lease = await self._account.lease(min(self._batch, int(self._gates.adaptive.limit)))
         self._leasing = False
         self._gates.tickets.add(self._clock.monotonic(), lease)
 
@@ -270,6 +274,9 @@ class Pool:
             self._remember(task)
         except InputChanged as error:
             self._leave(task, Failure.INPUT_CHANGED, str(error))
+        except Exception as error:  # whatever it is, it is this job's record and nobody else's
+            sent = Sent(task.next_n, joblog.timestamp(self._clock.utc()), self._clock.monotonic())
+            await self._failed(task, sent, Fault(Failure.INTERNAL, f"{type(error).__name__}: {error}"))
         self._gates.budget.unsent(task.price_usd or 0.0)
         return None
 
@@ -284,7 +291,7 @@ class Pool:
             billed=rule.billed,
             http=fault.http,
             failure=fault.failure,
-            code=fault.code,
+            code=fault.code and printable(self._policy.key.hide(fault.code)),
             message=printable(self._policy.key.hide(fault.message)),
             counts=failures.counts(fault.failure, others_succeed=others_succeed, probing=task.probing),
         )

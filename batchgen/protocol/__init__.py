@@ -5,6 +5,7 @@ Bytes in, values out, and back. Nothing here sends, waits, judges whether to ret
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_error(body: bytes) -> ServerError:
     Never raises; the message is printable and short.
     """
     try:
-        value = msgspec.json.decode(body)
+        value = msgspec.json.decode(body.decode("utf-8", "replace"))
     except MALFORMED:
         text = body[:4000].decode("utf-8", "replace")
         return ServerError(printable(_TAG.sub(" ", text)) or "an empty answer")
@@ -92,7 +93,9 @@ def _short(value: Any) -> str | None:
         case bool() | None | "":
             return None
         case int():
-            return str(value)
+            return printable(str(value))
         case list() | dict() if value:
-            return printable(msgspec.json.encode(value)[:2000].decode("utf-8", "replace"))
+            with contextlib.suppress(*MALFORMED):
+                return printable(msgspec.json.encode(value)[:2000].decode("utf-8", "replace"))
+            return "an error nested too deeply to be told"
     return None

@@ -74,7 +74,7 @@ def decode_answer(body: bytes) -> Answer | ServerError:
     Raises BadAnswer where there is neither.
     """
     try:
-        answer = _answer_body.decode(body)
+        answer = _decode(body)
     except MALFORMED as error:
         if looks_like_html(body):
             return read_error(body)
@@ -87,6 +87,14 @@ def decode_answer(body: bytes) -> Answer | ServerError:
     if len({picture.index for picture in pictures}) < len(pictures):
         pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
     return Answer(tuple(sorted(pictures, key=lambda picture: picture.index)))
+
+
+def _decode(body: bytes) -> _AnswerBody:
+    try:
+        return _answer_body.decode(body)
+    except UnicodeDecodeError:
+        # A message in another encoding must not make an error look like a paid answer.
+        return _answer_body.decode(body.decode("utf-8", "replace"))
 
 
 def _drawn(item: Any, position: int) -> Drawn:

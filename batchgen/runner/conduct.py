@@ -41,7 +41,12 @@ async def run(session: Session, voice: Voice) -> Summary:
     try:
         with exclusive(root), _open(root) as folder:
             folder.load()
-            return await _conduct(_begin(session, folder, voice, clock))
+            this = _begin(session, folder, voice, clock)
+            try:
+                return await _conduct(this)
+            finally:
+                with contextlib.suppress(OSError):
+                    folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended"))
     except OSError as error:
         place = root / error.filename if isinstance(error.filename, str) else root
         raise StorageError(f"{place}: {error.strerror or error}") from error
@@ -71,7 +76,17 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
         )
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     started = joblog.timestamp(now)
-    state = State(here, run, os.getpid(), socket.gethostname(), started, started, "planning")
+    state = State(
+        manifest=here,
+        api=settings.style,
+        defaults=tuple(session.defaults),
+        run=run,
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        started_at=started,
+        heartbeat_at=started,
+        doing="planning",
+    )
     folder.write_state(state)
     this = Run(session, folder, voice, clock, run, state, clock.monotonic())
     this.notices += [*session.warnings, *folder.notices]
@@ -102,7 +117,6 @@ async def _conduct(this: Run) -> Summary:
     verdict = _summarize(this, plan, pool, this.clock.monotonic() - this.began_s)
     with contextlib.suppress(OSError):
         this.folder.write_whole(SUMMARY, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n")
-        this.folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended"))
     return verdict
 
 

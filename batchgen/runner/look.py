@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -106,7 +107,7 @@ def status(path: Path, env: Mapping[str, str]) -> Status:
             raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
         state = read_state(records.files)
         manifest = path if path.is_file() else _manifest(root, state)
-        plan = _plan(manifest, root, records, env) if manifest else None
+        plan = _plan(manifest, root, state, records, env) if manifest else None
         return _status(root, records, state, manifest, plan)
 
 
@@ -115,14 +116,13 @@ def _manifest(root: Path, state: State | None) -> Path | None:
     return manifest if manifest and manifest.is_file() else None
 
 
-def _plan(manifest: Path, root: Path, records: Records, env: Mapping[str, str]) -> Plan:
-    session = open_session(Flags(manifest, output=root, api=_style(records)), env)
+def _plan(manifest: Path, root: Path, state: State | None, records: Records, env: Mapping[str, str]) -> Plan:
+    """The plan that the last run would have now."""
+    flags = Flags(manifest, output=root)
+    if state:
+        flags = replace(flags, api=state.api or None, defaults=state.defaults)
+    session = open_session(flags, env)
     return make_plan(session.jobs(), records.standing, session.settings.selection)
-
-
-def _style(records: Records) -> str | None:
-    """Pictures of the sandbox are compared with what the sandbox would be asked."""
-    return "sandbox" if records.fold.drawn and not records.fold.bought else None
 
 
 def _status(root: Path, records: Records, state: State | None, manifest: Path | None, plan: Plan | None) -> Status:

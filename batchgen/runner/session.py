@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class Session:
     key_variable: str
     settings: Settings
     inputs: Inputs
+    defaults: Sequence[str]
     env: Mapping[str, str]
     warnings: tuple[str, ...] = ()
 
@@ -49,6 +50,7 @@ def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = N
         source=source,
         key_variable=variable,
         settings=settings.resolve(flags, env, header, output=output, key=key, now=SystemClock().utc()),
+        defaults=flags.defaults,
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
         warnings=warnings,

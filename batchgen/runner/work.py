@@ -14,7 +14,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from functools import partial
 from itertools import islice
 
 import msgspec
@@ -80,7 +79,11 @@ async def work(this: Run, plan: Plan) -> Pool:
                 randomness=random.Random(),
                 observe=observe,
             )
-            committer.on_full = partial(_stop_from_thread, loop, pool)
+
+            def on_full(message: str) -> None:
+                loop.call_soon_threadsafe(_storage_is_full, this, pool, message)
+
+            committer.on_full = on_full
             progress.in_flight = lambda: pool.in_flight
             with _signals(pool, this.voice):
                 await _with_heartbeat(this, progress, pool)
@@ -91,8 +94,10 @@ async def work(this: Run, plan: Plan) -> Pool:
     return pool
 
 
-def _stop_from_thread(loop: asyncio.AbstractEventLoop, pool: Pool, message: str) -> None:
-    loop.call_soon_threadsafe(pool.stop, ExitCode.STORAGE, message)
+def _storage_is_full(this: Run, pool: Pool, message: str) -> None:
+    if not pool.stops:
+        this.warn(f"{message}: nothing more is sent, and for 10 minutes what was paid for is tried to be saved")
+    pool.stop(ExitCode.STORAGE, message)
 
 
 def _observers(this: Run, progress: Progress) -> Callable[[Event], None]:
@@ -236,6 +241,8 @@ def _signals(pool: Pool, voice: Voice) -> Iterator[None]:
 
     installed = []
     for number in _SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup and its like: whoever started us wants it so
         with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: the program around us decides
             loop.add_signal_handler(number, received, number)
             installed.append(number)
