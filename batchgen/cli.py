@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchgen import __version__
 
@@ -102,8 +102,19 @@ def _explain(error: Exception, *, verbose: bool) -> int:
     return ExitCode.INTERNAL
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what was wrong without repeating what was given: it could be a key, and cron mails what is said."""
+
+    def error(self, message: str) -> NoReturn:
+        head, colon, given = message.partition("unrecognized arguments: ")
+        if colon:
+            names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
+            message = f"{head}unknown arguments {' '.join(names)} (a key is never an argument: use NEBULA_API_KEY)"
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="batchgen",
         description="Turns a manifest of prompts into pictures: overnight, unattended, nothing lost, nothing bought"
         " twice.",

@@ -97,9 +97,9 @@ class Client:
 
     async def _post(self, body: bytes, timeout_s: float) -> Reply:
         assert self._session is not None
-        limits = aiohttp.ClientTimeout(
-            total=timeout_s, connect=CONNECT_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s
-        )
+        # Connecting ends well before the whole: afterwards nobody could say any more that nothing was sent.
+        connect_s = min(CONNECT_TIMEOUT_S, timeout_s / 2)
+        limits = aiohttp.ClientTimeout(total=timeout_s, connect=connect_s, sock_connect=connect_s, sock_read=timeout_s)
         began_s = self._clock.monotonic()
         async with self._session.post(
             self._endpoint.generate_url, data=body, allow_redirects=False, timeout=limits
@@ -166,6 +166,8 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             size += len(chunk)
             if size > MAX_ANSWER_BYTES:
                 response.close()
+                if response.status != 200:
+                    break
                 raise AttemptFailed(Failure.BAD_ANSWER, f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
             chunks.append(chunk)
     except aiohttp.ClientError:

@@ -210,11 +210,12 @@ def counts(failure: Failure, *, others_succeed: bool, probing: bool) -> Counts |
     """Which allowance a failed attempt takes.
 
     `others_succeed`: another request succeeded since this job's previous attempt, so the fault may be the job's own.
-    `probing`: the attempt was sent to find out whether an outage is over.
+    `probing`: the attempt was sent to find out whether an outage is over, and takes nothing unless it was surely paid.
     """
-    if probing:
+    rule = RULES[failure]
+    if probing and rule.billed is not Billed.YES:
         return None
-    match RULES[failure].again:
+    match rule.again:
         case Again.RATIONED:
             return Counts.RATION
         case Again.COUNTED if others_succeed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +27,8 @@ def attempt(n: int = 1, counts: Counts | None = None, **changes: Any) -> Attempt
 
 def failed(failure: Failure, n: int = 1, billed: Billed = Billed.NO, **changes: Any) -> Attempt:
     """An attempt that ended in `failure`."""
-    return attempt(n, failure=failure, billed=billed, http=None, message=f"it was {failure}", **changes)
+    said: dict[str, Any] = {"http": None, "message": f"it was {failure}"}
+    return attempt(n, failure=failure, billed=billed, **(said | changes))
 
 
 def life(*counts: Counts | None) -> tuple[Attempt, ...]:
@@ -63,11 +63,6 @@ def entry(**changes: Any) -> Entry:
         finished_at=AT,
     )
     return msgspec.structs.replace(done, **changes)
-
-
-def ids_of(pairs: Sequence[tuple[Any, ...]]) -> list[str]:
-    """Parameter ids: the first value of each row."""
-    return [str(pair[0]) for pair in pairs]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

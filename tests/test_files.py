@@ -81,10 +81,6 @@ def test_a_symbolic_link_is_never_followed(
     assert (tmp_path / "victim").read_bytes() == b"precious"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="O_NOFOLLOW guards only the last part of a path (files.py: create, append_to, rename): contract 27",
-)
 @pytest.mark.parametrize(
     "write",
     [

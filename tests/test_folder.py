@@ -422,11 +422,6 @@ def test_an_entry_that_is_in_the_log_is_not_adopted_again(tmp_path: Path) -> Non
     assert (tmp_path / LOG).read_bytes() == joblog.encode(done(b"one"))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=FileNotFoundError,
-    reason="writable.py _adopt: both pictures are found in the first temporary file, which can be renamed only once",
-)
 def test_two_equal_pictures_of_one_answer_are_adopted(tmp_path: Path) -> None:
     """An answer that holds the same picture twice survives a crash before its files got their names."""
     of = entry(images=(picture_of(b"one", "images/a.png"), picture_of(b"one", "images/a~1.png", 1)))
@@ -498,11 +493,6 @@ def test_a_useless_answer_is_kept_in_part_for_whoever_wants_to_know(tmp_path: Pa
     assert found[0].read_bytes() == b"x" * (1 << 20)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=OSError,
-    reason="writable.py quarantine: folders of an id are joined into one file name, which may pass 255 bytes",
-)
 def test_the_longest_legal_id_can_be_quarantined(tmp_path: Path) -> None:
     """An id of several long parts is legal, so a bad answer for it must not fail for its name."""
     with opened(tmp_path) as folder:
@@ -514,7 +504,7 @@ def test_the_state_is_replaced_whole(tmp_path: Path) -> None:
     """What was written last is what is read, and what cannot be read is no state."""
     with opened(tmp_path) as folder:
         assert read_state(folder.files) is None
-        folder.write_state(State("m.yaml", "run-1", 7))
+        folder.write_state(State("m.yaml", "run-1", pid=7))
         folder.write_state(State("m.yaml", "run-2"))
         assert read_state(folder.files) == State("m.yaml", "run-2")
         put(tmp_path, ".batchgen/state.json", b'{"manifest": 3}')
@@ -547,7 +537,7 @@ def held(root: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     """The refusal names run, process and host, and the folder is free again once the holder was killed."""
     with opened(tmp_path) as folder:
-        folder.write_state(State("m.yaml", "20261122T220000Z-7f3a", 4711, "nightly", AT, AT))
+        folder.write_state(State("m.yaml", "20261122T220000Z-7f3a", pid=4711, host="nightly", started_at=AT))
     with held(tmp_path) as other:
         with pytest.raises(FolderBusy, match=r"20261122T220000Z-7f3a .*4711.* nightly.*nothing was touched"):
             exclusive(tmp_path).__enter__()
@@ -599,9 +589,6 @@ def test_a_file_that_somebody_else_changes_is_written_to_no_more(
             append(b"{}\n")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="writable.py _Appender.append compares sizes, not the inode: fault 59 of reliability.md"
-)
 def test_a_log_replaced_by_a_copy_of_itself_is_noticed_at_once(tmp_path: Path) -> None:
     """A file of the same size under the log's name is not the log: the next line must not go to the old one."""
     log(tmp_path, done())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from samples import AT, attempt, attempts, entries, entry, failed, job, picture, texts, times
 
 from batchgen.joblog import (
     BAD_LINE,
@@ -29,7 +31,6 @@ from batchgen.joblog import (
     timestamp,
 )
 from batchgen.model import Attempt, Billed, Counts, Entry, Failure, Outcome
-from samples import AT, attempt, attempts, entries, entry, failed, job, picture, texts, times
 
 DONE, FAILED, UNCERTAIN = Outcome.DONE, Outcome.FAILED, Outcome.UNCERTAIN
 NASTY = 'a\u2028b\u2029c\nd\re\x00f\x85g"h\\i\u202e\ufeff🐈'
@@ -133,10 +134,8 @@ def test_no_damage_surprises(noise: bytes, at: int, byte: int) -> None:
     line[at % len(line)] = byte
     for data in (noise, bytes(line)):
         for read in (decode, decode_seen, decode_note):
-            try:
+            with contextlib.suppress(*BAD_LINE):
                 read(data)
-            except BAD_LINE:
-                pass
 
 
 @pytest.mark.parametrize(
@@ -295,7 +294,6 @@ def test_a_line_twice_changes_no_row(lines: list[tuple[bytes, int]]) -> None:
     assert facts(fold_of(*lines, *lines))[3:] == facts(fold_of(*lines))[3:]
 
 
-@pytest.mark.xfail(strict=True, reason="the sums count a duplicated line twice, budget and day with it")
 def test_a_line_twice_costs_nothing() -> None:
     """A duplicated line, as when a log is concatenated with itself, is harmless: money and requests count once."""
     line = encode(entry(cost_usd=0.5, exposure_usd=0.25))
@@ -365,13 +363,10 @@ def test_attempts_are_numbered_over_a_life() -> None:
     assert huge.last_n == 0xFFFF
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="a negative attempt number overflows the fold's array")
 def test_a_senseless_attempt_number_is_damage() -> None:
     """A line with an impossible attempt number is told like any other damage, or read."""
-    try:
+    with contextlib.suppress(*BAD_LINE):
         fold_of((encode(entry(attempts=(attempt(-1),))), 0))
-    except BAD_LINE:
-        pass
 
 
 def test_sums() -> None:

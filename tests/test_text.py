@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.text import SLUG_CHARS, printable, slug
+from batchgen.text import SLUG_CHARS, counted, printable, slug
 
 PRINTABLE = [
     pytest.param("a fox", "a fox", id="plain"),
@@ -85,11 +85,31 @@ def test_slugs(text: str, made: str) -> None:
 
 @given(st.text())
 def test_a_slug_is_a_safe_name(text: str) -> None:
-    """A slug is short, of letters, digits and inner single hyphens, and its own slug."""
+    """A slug is short, of letters with their marks, digits and inner single hyphens, and has no upper case."""
     made = slug(text)
     assert len(made) <= SLUG_CHARS
-    assert all(c == "-" or c.isalnum() for c in made)
+    assert all(c == "-" or c.isalnum() or unicodedata.category(c).startswith("M") for c in made)
     assert not made.startswith("-")
     assert not made.endswith("-")
     assert "--" not in made
-    assert slug(made) == made
+    assert made == made.lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "made"), [("नमस्ते दुनिया!", "नमस्ते-दुनिया"), ("สวัสดี ครับ", "สวัสดี-ครับ")], ids=["Hindi", "Thai"]
+)
+def test_marks_stay_with_their_letters(text: str, made: str) -> None:
+    """Words of scripts that write vowels as marks do not fall apart."""
+    assert slug(text) == made
+
+
+@pytest.mark.parametrize("text", ["❤️ heart", "heart ❤️", "heart \u034f"], ids=["before", "after", "joiner"])
+def test_a_slug_holds_nothing_invisible(text: str) -> None:
+    """What an emoji leaves behind is no part of a file name."""
+    assert slug(text) == "heart"
+
+
+@pytest.mark.parametrize(("n", "shown"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs")])
+def test_counted(n: int, shown: str) -> None:
+    """One is one, all else is many."""
+    assert counted(n, "job") == shown

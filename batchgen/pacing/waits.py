@@ -56,7 +56,7 @@ def _http_date(text: str) -> datetime | None:
 
 
 def clock_skew(text: str | None, utc: datetime) -> timedelta | None:
-    """How far the server's clock (its `Date` header) is ahead of ours; None where it does not say, or talks nonsense."""
+    """How far the server's clock (its `Date` header) is ahead of ours; None where it says nothing sensible."""
     date = _http_date(text) if text else None
     return None if date is None or abs(date - utc) > timedelta(seconds=ABSURD_S) else date - utc
 

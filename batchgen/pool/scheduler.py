@@ -282,6 +282,7 @@ class Pool:
 
     async def _failed(self, task: Task, sent: Sent, fault: Fault) -> None:
         now_s, job, rule = self._clock.monotonic(), task.job, RULES[fault.failure]
+        fault = fault.without(self._policy.key)
         others_succeed = self._effects.successes > task.successes_before
         task.successes_before = self._effects.successes
         attempt = Attempt(
@@ -291,8 +292,8 @@ class Pool:
             billed=rule.billed,
             http=fault.http,
             failure=fault.failure,
-            code=fault.code and printable(self._policy.key.hide(fault.code)),
-            message=printable(self._policy.key.hide(fault.message)),
+            code=fault.code,
+            message=fault.message,
             counts=failures.counts(fault.failure, others_succeed=others_succeed, probing=task.probing),
         )
         task.life = (*task.life, attempt)
@@ -317,7 +318,9 @@ class Pool:
     def _backoff_s(self, task: Task, fault: Fault) -> float:
         rule = RULES[fault.failure]
         if rule.effect in (Effect.COOLDOWN, Effect.QUOTA):
-            return self._random.random()
+            # After the pause another job tries the way first, if there is one: this one may be the reason.
+            pause_s = max(0.0, self._gates.cooldown.until_s - self._clock.monotonic())
+            return pause_s + 0.5 + self._random.random()
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
         state.attempt_number = len(task.life) - task.in_run
         least_s = max(rule.min_wait_s, min(fault.asked_s or 0.0, QUOTA_HINT_S))

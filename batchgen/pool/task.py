@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from batchgen.failures import Allowance
 from batchgen.joblog import Draft
 from batchgen.model import Attempt, Billed, ExitCode, Failure, Job, Reply, Secret
+from batchgen.text import printable
 
 
 @dataclass(frozen=True)
@@ -129,3 +130,8 @@ class Fault:
     http: int | None = None
     code: str | None = None
     asked_s: float | None = None
+
+    def without(self, key: Secret) -> Fault:
+        """The same, should the server have echoed the key, and fit to be shown."""
+        code = self.code and printable(key.hide(self.code))
+        return replace(self, message=printable(key.hide(self.message)), code=code)

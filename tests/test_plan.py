@@ -1,0 +1,232 @@
+"""What a run would do: which jobs it marks, what it counts, and when it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import job
+
+from batchgen.model import Job, ManifestError, Outcome, Problem, Selection, Standing, UsageError
+from batchgen.plan import Mark, Plan, check_missing, make_plan, render
+
+SKIP, DO, RESTORE = Mark.SKIP, Mark.DO, Mark.RESTORE
+FAILED, UNCERTAIN = Outcome.FAILED, Outcome.UNCERTAIN
+STANDINGS = list(Standing)
+
+
+def plan_of(standings: Iterable[Standing], selection: Selection | None = None) -> Plan:
+    """The plan for jobs named 0, 1, … with these standings."""
+    standings = list(standings)
+    jobs = [job(str(number)) for number in range(len(standings))]
+    return make_plan(jobs, lambda job: standings[int(job.id)], selection or Selection())
+
+
+# What becomes of a job: by default, with --retry failed, --retry uncertain, both, and --redo.
+MARKS = [
+    (Standing.DONE, SKIP, SKIP, SKIP, SKIP, DO),
+    (Standing.PENDING, DO, DO, DO, DO, DO),
+    (Standing.CHANGED, DO, DO, DO, DO, DO),
+    (Standing.MISSING, DO, DO, DO, DO, DO),
+    (Standing.SUPERSEDED, RESTORE, RESTORE, RESTORE, RESTORE, DO),
+    (Standing.FAILED, SKIP, DO, SKIP, DO, DO),
+    (Standing.UNCERTAIN, SKIP, SKIP, DO, DO, DO),
+]
+SELECTIONS = [
+    Selection(),
+    Selection(retry=frozenset({FAILED})),
+    Selection(retry=frozenset({UNCERTAIN})),
+    Selection(retry=frozenset({FAILED, UNCERTAIN})),
+    Selection(redo=True),
+]
+
+
+@pytest.mark.parametrize(("standing", "marks"), [(row[0], row[1:]) for row in MARKS], ids=[row[0] for row in MARKS])
+def test_what_becomes_of_a_job(standing: Standing, marks: tuple[Mark, ...]) -> None:
+    """Finished jobs are left, set-aside pictures are brought back, the rest is done; flags do more, never less."""
+    assert tuple(Mark(plan_of([standing], selection).marks[0]) for selection in SELECTIONS) == marks
+
+
+def test_every_standing_is_in_the_table() -> None:
+    """No standing is forgotten."""
+    assert [row[0] for row in MARKS] == STANDINGS
+
+
+SETTLED = [
+    (Standing.DONE, Outcome.DONE),
+    (Standing.SUPERSEDED, Outcome.DONE),
+    (Standing.FAILED, FAILED),
+    (Standing.UNCERTAIN, UNCERTAIN),
+]
+
+
+@pytest.mark.parametrize(("standing", "outcome"), SETTLED, ids=[row[0] for row in SETTLED])
+def test_what_is_settled(standing: Standing, outcome: Outcome) -> None:
+    """A job that stays as it ended counts as that, unless it is done again."""
+    plan = plan_of([standing, Standing.PENDING])
+    assert {o: plan.settled(o) for o in Outcome} == {o: int(o is outcome) for o in Outcome}
+    again = plan_of([standing, Standing.PENDING], Selection(redo=True))
+    assert {again.settled(o) for o in Outcome} == {0}
+
+
+@given(
+    st.lists(st.sampled_from(Standing), max_size=30),
+    st.sets(st.sampled_from([FAILED, UNCERTAIN])),
+    st.booleans(),
+    st.none() | st.integers(0, 12),
+    st.sampled_from([(), ("1*",), ("[0-4]", "2?"), ("x",)]),
+)
+def test_the_numbers_add_up(
+    standings: list[Standing], retry: set[Outcome], redo: bool, limit: int | None, only: tuple[str, ...]
+) -> None:
+    """Selected jobs are settled or to be done, marks agree with counts, and a limit is never exceeded."""
+    plan = plan_of(standings, Selection(retry=frozenset(retry), redo=redo, limit=limit, only=only))
+    marks = Counter(map(Mark, plan.marks))
+    assert plan.total == len(plan.marks) == len(standings)
+    assert plan.selected == plan.standings.total() == plan.remaining + sum(plan.settled(o) for o in Outcome)
+    assert plan.selected <= plan.total
+    assert marks[DO] == plan.remaining
+    assert marks[RESTORE] == plan.restorable <= plan.settled(Outcome.DONE)
+    assert limit is None or plan.remaining <= limit
+    assert plan.in_log == sum(standing is not Standing.PENDING for standing in standings)
+
+
+@pytest.mark.parametrize(
+    ("limit", "marks", "selected"),
+    [
+        pytest.param(None, [DO, SKIP, DO, SKIP, DO], 5, id="none"),
+        pytest.param(3, [DO, SKIP, DO, SKIP, DO], 5, id="not reached"),
+        pytest.param(2, [DO, SKIP, DO, SKIP, SKIP], 4, id="reached"),
+        pytest.param(1, [DO, SKIP, SKIP, SKIP, SKIP], 3, id="one"),
+        pytest.param(0, [SKIP] * 5, 2, id="zero"),
+    ],
+)
+def test_a_limit_takes_the_first_that_are_to_be_done(limit: int | None, marks: list[Mark], selected: int) -> None:
+    """`--limit` counts jobs to be done, in the manifest's order; finished ones are selected beside it."""
+    standings = [Standing.PENDING, Standing.DONE, Standing.CHANGED, Standing.FAILED, Standing.MISSING]
+    plan = plan_of(standings, Selection(limit=limit))
+    assert [Mark(mark) for mark in plan.marks] == marks
+    assert plan.selected == selected
+
+
+@pytest.mark.parametrize(
+    ("only", "chosen"),
+    [
+        pytest.param((), "cat-1 cat-2 Dog/x", id="not said"),
+        pytest.param(("cat-*",), "cat-1 cat-2", id="a star"),
+        pytest.param(("cat-1",), "cat-1", id="a name"),
+        pytest.param(("cat",), "", id="a part of a name is none"),
+        pytest.param(("dog*",), "", id="case counts"),
+        pytest.param(("Dog*", "*-2"), "cat-2 Dog/x", id="several"),
+        pytest.param(("[!c]*",), "Dog/x", id="all but"),
+    ],
+)
+def test_only_these(only: tuple[str, ...], chosen: str) -> None:
+    """`--only` chooses by whole ids, with case, on every system alike; one of several patterns is enough."""
+    jobs = [job(id) for id in ("cat-1", "cat-2", "Dog/x")]
+    plan = make_plan(jobs, lambda job: Standing.PENDING, Selection(only=only))
+    assert [found.id for found in plan.chosen(jobs, DO)] == chosen.split()
+    assert (plan.total, plan.selected) == (3, len(chosen.split()))
+
+
+def test_a_second_walk_finds_the_marked_jobs() -> None:
+    """The jobs of a mark are found again by their place; jobs that were added meanwhile are not among them."""
+    jobs = [job(str(number)) for number in range(5)]
+    standings = [Standing.PENDING, Standing.SUPERSEDED, Standing.DONE, Standing.PENDING]
+    plan = make_plan(jobs[:4], lambda job: standings[int(job.id)], Selection())
+    assert [found.id for found in plan.chosen(iter(jobs), DO)] == ["0", "3"]
+    assert [found.id for found in plan.chosen(iter(jobs), RESTORE)] == ["1"]
+
+
+def test_who_hears_of_jobs_without_a_picture() -> None:
+    """Jobs that failed or are uncertain and stay so are told; those that are tried again are not."""
+    jobs = [job(str(number)) for number in range(len(STANDINGS))]
+    heard: list[str] = []
+    make_plan(
+        jobs,
+        lambda job: STANDINGS[int(job.id)],
+        Selection(retry=frozenset({UNCERTAIN})),
+        lambda job: heard.append(STANDINGS[int(job.id)]),
+    )
+    assert heard == [Standing.FAILED]
+
+
+def test_jobs_that_were_not_asked_for_are_not_told() -> None:
+    """A run for some jobs does not list the failures of others."""
+    heard: list[str] = []
+    jobs = [job("a"), job("b")]
+    make_plan(jobs, lambda job: Standing.FAILED, Selection(only=("a",)), lambda job: heard.append(job.id))
+    assert heard == ["a"]
+
+
+def problem(line: int) -> Problem:
+    return Problem("m.yaml", line, 1, "wrong")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (100, 100), (101, 100), (250, 100)])
+def test_all_problems_are_counted_and_a_hundred_shown(count: int, shown: int) -> None:
+    """A manifest with mistakes is refused with the first hundred of them and the number of all."""
+
+    def walk() -> Iterator[Job | Problem]:
+        for number in range(count):
+            yield job(str(number))
+            yield problem(number)
+
+    with pytest.raises(ManifestError) as caught:
+        make_plan(walk(), lambda job: Standing.PENDING, Selection())
+    assert caught.value.count == count
+    assert [p.line for p in caught.value.problems] == list(range(shown))
+
+
+@pytest.mark.parametrize(
+    ("missing", "done", "refused"),
+    [
+        pytest.param(10, 0, False, id="ten are few"),
+        pytest.param(11, 0, True, id="eleven are not"),
+        pytest.param(11, 208, True, id="just over 5 %"),
+        pytest.param(11, 209, False, id="5 % exactly"),
+        pytest.param(11, 210, False, id="just under 5 %"),
+        pytest.param(50, 949, True, id="over 5 % of many"),
+        pytest.param(50, 950, False, id="5 % of many"),
+        pytest.param(0, 100, False, id="none"),
+    ],
+)
+def test_many_missing_pictures_are_refused(missing: int, done: int, refused: bool) -> None:
+    """More than ten and more than 5 % missing look like a folder that moved, unless the user says otherwise."""
+    standings = [Standing.MISSING] * missing + [Standing.DONE] * done + [Standing.PENDING] * 9
+    plan = plan_of(standings)
+    check_missing(plan, Selection(redo_missing=True))
+    check_missing(plan, Selection(redo=True))
+    if refused:
+        with pytest.raises(UsageError, match=rf"^{missing} of {missing + done} finished .*--redo-missing$"):
+            check_missing(plan, Selection())
+    else:
+        check_missing(plan, Selection())
+
+
+def test_what_it_will_cost() -> None:
+    """The cost is the sum over the models of the jobs to be done; one unknown price makes it unknown."""
+    jobs = [job("0", model="x"), job("1", model="y"), job("2", model="x"), job("3", model="z")]
+    standings = [Standing.PENDING, Standing.CHANGED, Standing.MISSING, Standing.DONE]
+    plan = make_plan(jobs, lambda job: standings[int(job.id)], Selection())
+    assert plan.to_do == {"x": 2, "y": 1}
+    assert plan.cost_usd({"x": 0.5, "y": 0.25}) == 1.25
+    assert plan.cost_usd({"x": 0.5}) is None
+    assert plan_of([Standing.DONE]).cost_usd({}) == 0
+
+
+def test_the_plan_in_words() -> None:
+    """The plan tells how many jobs stand where, what will be done with which model, and the cost where known."""
+    plan = plan_of([*STANDINGS, Standing.PENDING, Standing.PENDING], Selection(limit=4))
+    assert list(render(plan, {"flux": 0.5})) == [
+        "9 jobs (8 selected): 1 done, 2 to do, 1 changed (to do again), 1 missing (to do again), 1 set aside (will be"
+        " brought back), 1 failed, 1 uncertain",
+        "  to do      4 x flux",
+        "  cost       $2.0000",
+    ]
+    assert not any("cost" in line for line in render(plan, {}))
+    assert list(render(plan_of([Standing.DONE]), {})) == ["1 jobs: 1 done", "  nothing to do"]
+    assert list(render(plan_of([]), {})) == ["0 jobs: none", "  nothing to do"]
