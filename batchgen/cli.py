@@ -68,7 +68,15 @@ _SHARED = ("output", "api", "api_url", "defaults", "retry", "redo", "redo_missin
 
 def entry() -> None:
     """The installed command."""
-    sys.exit(main())
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        # What a full disk or a reader that has gone keeps in a buffer must not change the exit code.
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

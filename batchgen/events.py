@@ -11,6 +11,7 @@ from batchgen.model import Attempt, Entry, Failure, Job
 class Tried:
     """An attempt has ended; what it cost follows from its `billed`, `price_usd` and how many `pictures` came."""
 
+    job: Job
     attempt: Attempt
     price_usd: float | None
     pictures: int = 1

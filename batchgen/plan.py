@@ -9,6 +9,7 @@ from enum import IntEnum
 from fnmatch import fnmatchcase
 
 from batchgen.model import Job, ManifestError, Outcome, Problem, Selection, Standing, UsageError
+from batchgen.text import counted
 
 SHOWN_PROBLEMS = 100
 MISSING_FEW = 10
@@ -96,6 +97,8 @@ def make_plan(
             without_picture(job)
     if problems:
         raise ManifestError(problems, count)
+    if selection.only and plan.total and not plan.selected:
+        raise UsageError(f"--only {' '.join(selection.only)}: none of the {counted(plan.total, 'job')} has such an id")
     return plan
 
 
@@ -136,7 +139,7 @@ def render(plan: Plan, prices_usd: Mapping[str, float]) -> Iterator[str]:
     """The plan for people, a line at a time."""
     parts = ", ".join(f"{plan.standings[s]} {_WORDS[s]}" for s in Standing if plan.standings[s])
     selected = f" ({plan.selected} selected)" if plan.selected != plan.total else ""
-    yield f"{plan.total} jobs{selected}: {parts or 'none'}"
+    yield f"{counted(plan.total, 'job')}{selected}: {parts or 'none'}"
     cost = plan.cost_usd(prices_usd)
     for model, count in sorted(plan.to_do.items()):
         yield f"  to do      {count} x {model}"

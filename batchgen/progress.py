@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -28,12 +27,11 @@ def write_line(line: str, stream: TextIO | None) -> None:
     """A line that may be lost: a reader that has gone away or a full disk is no reason to stop, and no failure."""
     if stream is None:
         return
-    try:
-        print(line, file=stream, flush=True)
-    except (OSError, ValueError):
-        # What is still in the stream's buffer must not fail a second time when the program ends.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            print(line, file=stream, flush=True)
+        except UnicodeEncodeError:
+            print(line.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
 
 
 class Progress:
@@ -52,8 +50,8 @@ class Progress:
                 self._finished(entry)
             case Paced(message=message, routine=routine) if self._verbose or not routine:
                 self._write(message)
-            case Tried(attempt=attempt) if self._verbose and attempt.failure:
-                self._write(f"attempt {attempt.n}: {attempt.failure} ({attempt.message})")
+            case Tried(job=job, attempt=attempt) if self._verbose and attempt.failure:
+                self._write(f"{job.id}: attempt {attempt.n}: {attempt.failure} ({attempt.message})")
             case Left(job=job, message=message) if self._verbose:
                 self._write(f"{job.id}: left for another run ({message})")
         self.tick()

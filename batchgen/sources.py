@@ -65,6 +65,8 @@ def _signature(path: Path) -> tuple[int, int, int]:
 
 def open_manifest(path: Path, format: Format | None = None) -> Source:
     """The manifest at `path`. Raises UsageError where there is none or its kind is not known."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the manifest in it")
     format = format or format_of(path.name)
     if format is None:
         known = ", ".join(f".{kind}" for kind in Format)

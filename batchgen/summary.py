@@ -10,6 +10,7 @@ import msgspec
 
 from batchgen.events import Event, Finished, Left, Tried
 from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, Outcome
+from batchgen.text import counted
 
 _NAMED_JOBS = 20
 _GROUPS = 50
@@ -198,8 +199,8 @@ def render(summary: Summary) -> Iterator[str]:
     counts = ", ".join(f"{n} {name}" for name, n in parts.items() if n or name == "done")
     yield f"  jobs       {summary.total}{selected}: {counts}{doubt}"
     rate = f", {summary.pictures_per_minute:.1f} pictures a minute" if summary.pictures_per_minute else ""
-    retries = f" ({summary.retries} retries)" if summary.retries else ""
-    yield f"  this run   {summary.made} made, {summary.requests} requests{retries}, {duration(summary.wall_s)}{rate}"
+    sent = counted(summary.requests, "request") + (f" ({summary.retries} retries)" if summary.retries else "")
+    yield f"  this run   {summary.made} made, {sent}, {duration(summary.wall_s)}{rate}"
     if times := summary.inference_s:
         yield f"  inference  p50 {times.p50:.2f} s, p95 {times.p95:.2f} s, max {times.max:.2f} s"
     if summary.cost_usd is not None:

@@ -306,6 +306,16 @@ def test_status_of_an_idle_folder(place: Place, capsys: pytest.CaptureFixture[st
     assert tree(place.output) == before
 
 
+def test_status_after_a_crash(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run that was killed is not said to be at work: nobody holds the folder's lock."""
+    manifest = place.jobs("a", api="sandbox")
+    main(["run", str(manifest), "--quiet"])
+    state = place.output / ".batchgen/state.json"
+    state.write_text(json.dumps(json.loads(state.read_bytes()) | {"pid": 4_000_000, "doing": "working"}))
+    assert main(["status", str(place.output), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["running"] is False
+
+
 def test_status_where_nothing_was_done(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first run there is no status, and the message says how to begin."""
     assert main(["status", str(place.jobs("a"))]) == 2
@@ -441,6 +451,15 @@ def test_an_empty_environment_and_foreign_letters(place: Place) -> None:
     modes = {p.stat().st_mode & 0o777 for p in [place.output, *place.output.rglob("*")]}
     assert modes == {0o600, 0o700}
     assert command("status", place.output, env=env, cwd="/").returncode == 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["for people", "json"])
+def test_an_output_that_cannot_show_every_letter_still_says_what_it_can(place: Place, flags: list[str]) -> None:
+    """Where the terminal or pipe knows only ASCII, other letters are escaped; what was asked for is not lost."""
+    manifest = place.jobs("a", name="prüfen/m.yaml", defaults={"model": "flüx"}, api="sandbox")
+    ended = command("check", manifest, *flags, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert ended.returncode == 0
+    assert "1" in ended.stdout
 
 
 def test_without_a_terminal_nothing_controls_one(place: Place, beside: Beside) -> None:
@@ -600,11 +619,15 @@ def test_how_much_is_said(capsys: pytest.CaptureFixture[str], quiet: bool, verbo
     bad = failed(Failure.BAD_REQUEST)
     progress(Paced("loud"))
     progress(Paced("routine", routine=True))
-    progress(Tried(bad, None))
+    progress(Tried(job("tried"), bad, None))
     progress(Left(job("left"), Failure.GATEWAY, "bad gateway"))
     progress(Finished(entry(job="failed", outcome=Outcome.FAILED, attempts=(bad,), images=())))
     lines = capsys.readouterr().err.splitlines()
-    starts = {"try": "attempt 1: bad_request", "left": "left: left for another run", "failed": "failed: failed ("}
+    starts = {
+        "try": "tried: attempt 1: bad_request",
+        "left": "left: left for another run",
+        "failed": "failed: failed (",
+    }
     assert len(lines) == len(said)
     for line, name in zip(lines, said, strict=True):
         assert line.startswith(starts.get(name, name))

@@ -262,12 +262,20 @@ def test_what_may_have_been_paid_is_never_free() -> None:
 
 @pytest.mark.parametrize("failure", Failure)
 def test_which_allowance_a_failure_takes(failure: Failure) -> None:
-    """Unknown answers take the ration; transient ones count only if others succeed; a probe takes nothing."""
+    """Unknown answers take the ration, transient ones count if others succeed, a probe takes nothing unless paid."""
     taken = {Again.RATIONED: (RATION, RATION), Again.COUNTED: (RETRY, None)}.get(RULES[failure].again, (None, None))
     assert counts(failure, others_succeed=True, probing=False) is taken[0]
     assert counts(failure, others_succeed=False, probing=False) is taken[1]
-    assert counts(failure, others_succeed=True, probing=True) is None
-    assert counts(failure, others_succeed=False, probing=True) is None
+    probed = taken[0] if RULES[failure].billed is Billed.YES else None
+    assert counts(failure, others_succeed=True, probing=True) is probed
+    assert counts(failure, others_succeed=False, probing=True) is probed
+
+
+def test_which_probes_are_surely_paid() -> None:
+    """A useless answer to a probe takes the ration like any other; a lost one does not."""
+    assert counts(Failure.BAD_ANSWER, others_succeed=False, probing=True) is RATION
+    assert counts(Failure.NO_ANSWER, others_succeed=False, probing=True) is None
+    assert counts(Failure.UNAVAILABLE, others_succeed=True, probing=True) is None
 
 
 @pytest.mark.parametrize("failure", [f for f in Failure if RULES[f].again is Again.NEVER])
@@ -373,6 +381,7 @@ def test_who_may_be_sent_at_all(taken: tuple[Counts | None, ...], step: Step) ->
 )
 def test_the_ration_holds_at_the_start(ration: int, taken: int, step: Step) -> None:
     """The ration is the same at the start of a run as within one."""
+    assert Allowance() == Allowance(attempts=4, uncertain_retries=1)
     assert step_at_start(life(*[RATION] * taken), Allowance(4, ration)) is step
 
 

@@ -1,7 +1,7 @@
 """The fault matrix of the reliability page, rows 1-44 and what of 72-80 concerns running, against real sockets.
 
 Each test names its row. After every run the folder is audited: sums, pictures, log, no key anywhere. What takes long
-is in `test_pool`, on virtual time. A test that fails for a known reason is marked `defect` with that reason.
+is in `test_pool`, on virtual time.
 """
 
 from __future__ import annotations
@@ -65,11 +65,6 @@ from batchgen.summary import Summary
 
 KEY = "ak_canary-5ecretc0ffee0123456789"
 GOOD_BAD = ("good", "bad", "other")
-
-
-def defect(reason: str) -> pytest.MarkDecorator:
-    """A promise that the program does not keep yet; the test is right and the code is to be mended."""
-    return pytest.mark.xfail(strict=True, reason=reason)
 
 
 @dataclass
@@ -239,7 +234,7 @@ NO_ANSWER: dict[str, tuple[Act, str]] = {
 async def test_an_answer_that_never_comes_parks_its_job(desk: Desk, fate: Act, failure: str) -> None:
     """Rows 1-6, 43: unknown, so with no ration one request, then parked as uncertain; the deadline fires, no hang."""
     async with FaultServer(on("bad", fate)) as server:
-        ended = await desk.run(server, GOOD_BAD, uncertain_retries=0, timeout_s=1)
+        ended = await desk.run(server, GOOD_BAD, uncertain_retries=0, timeout_s=2)
     assert server.ledger.by_prompt == {"good": 1, "bad": 1, "other": 1}
     assert ended.outcomes == {"good": "done", "bad": "uncertain", "other": "done"}
     assert ended.summary.exit_code == 3
@@ -397,7 +392,6 @@ async def test_row22_two_pictures_for_one_request_are_both_kept_and_noted(desk: 
     assert ended.summary.exit_code == 0
 
 
-@defect("client.py _read: an oversized refusal raises BAD_ANSWER, billed yes, instead of keeping its status")
 async def test_row12_a_refusal_without_end_is_still_a_refusal(desk: Desk) -> None:
     """Rows 12, 25: a 401 is one by its status, however much text comes with it."""
     async with FaultServer(always(endless(401))) as server:
@@ -443,8 +437,9 @@ REFUSALS: dict[int, tuple[str, int]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("code", REFUSALS, ids=[f"row23-{code}" for code in REFUSALS])
-async def test_a_refusal_is_sent_once(desk: Desk, code: int, shape: str) -> None:
+async def test_a_refusal_is_sent_once(desk: Desk, code: int, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 23: exactly one request (attempts: 1), the job ends as table (b) says, the exit code too."""
+    monkeypatch.setattr("batchgen.failures.TOO_FAST_S", 30.0)  # also where this machine is busy
     ends, exit_code = REFUSALS[code]
     data, headers = SHAPES[shape]
     async with FaultServer(on("bad", status(code, data, headers))) as server:
@@ -651,22 +646,13 @@ _ECHOES: dict[str, Act] = {
     "quota": status(429, error(f"daily limit of {KEY} reached")),
     "redirect": status(302, f"moved, {KEY}".encode(), [("Location", f"http://127.0.0.1:1/{KEY}")]),
     "header": status(400, b"no", [("X-Key", KEY), ("Set-Cookie", f"key={KEY}")]),
-}
-
-
-_LEAKS: dict[str, Act] = {
     "200-failed-edge": body(json.dumps({"status": "failed", "message": "nsfw " + "x" * 465 + KEY}).encode()),
     "401-stop-escaped": status(401, error(f"no such key {KEY}").replace(b"ak_", b"\\u0061k_")),
     "200-stop": body(json.dumps({"status": "failed", "message": f"insufficient balance: {KEY}"}).encode()),
 }
-_LEAK = defect("the reason to stop is not hidden after decoding; a message is cut before it is hidden")
 
 
-@pytest.mark.parametrize(
-    "fate",
-    [*_ECHOES.values(), *(pytest.param(fate, marks=_LEAK) for fate in _LEAKS.values())],
-    ids=[f"row32-{name}" for name in (*_ECHOES, *_LEAKS)],
-)
+@pytest.mark.parametrize("fate", _ECHOES.values(), ids=[f"row32-{name}" for name in _ECHOES])
 async def test_row32_a_key_that_the_server_echoes_is_nowhere(desk: Desk, fate: Act) -> None:
     """Row 32: not in the log, the attempts, the summary, the quarantine, nor in any other file (the audit looks)."""
     async with FaultServer(on("bad", fate)) as server:
@@ -675,18 +661,11 @@ async def test_row32_a_key_that_the_server_echoes_is_nowhere(desk: Desk, fate: A
     assert all(seen.authorization == f"Bearer {KEY}" for seen in server.ledger.requests)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("400-message", "402-stop", "200-useless"),
-        pytest.param("401-stop-escaped", marks=_LEAK),
-        pytest.param("200-stop", marks=_LEAK),
-    ],
-)
+@pytest.mark.parametrize("name", ["400-message", "402-stop", "200-useless", "401-stop-escaped", "200-stop"])
 async def test_row32_a_key_that_the_server_echoes_is_not_said(desk: Desk, name: str) -> None:
     """Row 32: neither standard output nor standard error hold the key, also with --verbose and --json."""
     desk.write(GOOD_BAD)
-    async with FaultServer(on("bad", (_ECHOES | _LEAKS)[name])) as server:
+    async with FaultServer(on("bad", _ECHOES[name])) as server:
         _, said = await desk.batchgen_run(server, "--verbose", "--json", env={"BATCHGEN_UNCERTAIN_RETRIES": "0"})
     assert "summary" not in said and '"exit_code":' in said
     assert KEY[3:20] not in said
@@ -698,8 +677,8 @@ async def test_row32_a_key_that_the_server_echoes_is_not_said(desk: Desk, name: 
 
 async def test_row35_an_answer_after_the_deadline_is_on_the_servers_books_only(desk: Desk) -> None:
     """Row 35: the picture that came too late was paid once; the job is parked and not bought again by a later run."""
-    async with FaultServer(on("bad", ok(1.5))) as server:
-        ended = await desk.run(server, GOOD_BAD, timeout_s=1, uncertain_retries=0)
+    async with FaultServer(on("bad", ok(2.5))) as server:
+        ended = await desk.run(server, GOOD_BAD, timeout_s=2, uncertain_retries=0)
         again = await desk.run(server, uncertain_retries=0)
     assert server.ledger.by_prompt["bad"] == 1
     assert ended.outcomes["bad"] == again.outcomes["bad"] == "uncertain"
@@ -754,7 +733,6 @@ async def test_row39_a_name_that_is_not_found_costs_nothing(desk: Desk, resolver
     assert {(a["failure"], a["billed"], a.get("counts")) for a in ended.attempts} == {("not_connected", "no", None)}
 
 
-@defect("client.py _post: connecting may take CONNECT_TIMEOUT_S, longer than timeout_s; then it is NO_ANSWER")
 async def test_row39_a_hanging_resolver_is_no_answer_that_was_lost(desk: Desk, resolver: Resolver) -> None:
     """Row 39: before a connection stands nothing was sent, also when the deadline is shorter than the wait for it."""
     free = threading.Event()
@@ -1098,23 +1076,16 @@ _BROKEN_URLS = {
 }
 
 
-@pytest.mark.parametrize("url", _BROKEN_URLS.values(), ids=[f"row78-{name}" for name in _BROKEN_URLS])
-async def test_row78_an_address_that_is_none_is_refused(desk: Desk, url: str) -> None:
-    """Row 78: exit 2 before anything is sent or recorded."""
-    desk.write(["a"])
-    code, said = await desk.batchgen_run(url, "--max-runtime", "3s")
-    assert code == 2, said
-    assert not (desk.output / "log.jsonl").exists()
-
-
-@pytest.mark.parametrize("url", _BAD_URLS.values(), ids=[f"row78-{name}" for name in _BAD_URLS])
+@pytest.mark.parametrize(
+    "url", (_BAD_URLS | _BROKEN_URLS).values(), ids=[f"row78-{name}" for name in _BAD_URLS | _BROKEN_URLS]
+)
 async def test_row78_an_address_that_cannot_be_meant_is_refused(desk: Desk, url: str) -> None:
     """Row 78: exit 2 before anything is sent or recorded; a password in it is not repeated."""
-    desk.write(["a"])
-    code, said = await desk.batchgen_run(url, "--max-runtime", "3s", env={"NEBULA_API_URL": ""})
-    assert code == 2, said
-    assert "hunter2secret" not in said and KEY not in said
-    assert not (desk.output / "log.jsonl").exists()
+    with pytest.raises(UsageError) as raised:
+        await desk.run(url, ["a"])
+    assert raised.value.exit_code == 2
+    assert "hunter2secret" not in str(raised.value) and KEY not in str(raised.value)
+    assert not desk.output.exists()
 
 
 async def test_row78_a_trailing_slash_is_forgiven(desk: Desk) -> None:
@@ -1170,7 +1141,6 @@ async def test_row79_a_key_file_that_others_can_read_is_used_with_a_warning(desk
 
 
 @pytest.mark.parametrize("form", [["--api-key", KEY], [f"--api-key={KEY}"], ["--key", KEY]], ids=["two", "one", "key"])
-@defect("cli.py _parser: argparse repeats unknown arguments, and with them a key")
 async def test_row79_a_key_on_the_command_line_is_refused_and_not_repeated(desk: Desk, form: list[str]) -> None:
     """Row 79: exit 2; the message, which cron mails, does not hold the key."""
     desk.write(["a"])

@@ -118,8 +118,13 @@ LAST: dict[str, tuple[str, bytes, bytes]] = {
 
 
 @pytest.mark.parametrize(("path", "kept", "last"), LAST.values(), ids=LAST.keys())
-def test_a_line_cut_at_any_byte_is_mended(tmp_path: Path, path: str, kept: bytes, last: bytes) -> None:
+def test_a_line_cut_at_any_byte_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kept: bytes, last: bytes
+) -> None:
     """However much of the last line was written, the file ends after the line before it, and the rest is kept."""
+    # Durability is shown elsewhere, and hundreds of real syncs take seconds.
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("os.fdatasync", lambda handle: None)
     (tmp_path / ".batchgen").mkdir()
     torn = tmp_path / ".batchgen" / f"{Path(path).name}.torn"
     for cut in range(len(last)):
@@ -504,9 +509,9 @@ def test_the_state_is_replaced_whole(tmp_path: Path) -> None:
     """What was written last is what is read, and what cannot be read is no state."""
     with opened(tmp_path) as folder:
         assert read_state(folder.files) is None
-        folder.write_state(State("m.yaml", "run-1", pid=7))
-        folder.write_state(State("m.yaml", "run-2"))
-        assert read_state(folder.files) == State("m.yaml", "run-2")
+        folder.write_state(State("m.yaml", run="run-1", pid=7))
+        folder.write_state(State("m.yaml", run="run-2"))
+        assert read_state(folder.files) == State("m.yaml", run="run-2")
         put(tmp_path, ".batchgen/state.json", b'{"manifest": 3}')
         assert read_state(folder.files) is None
 
@@ -537,7 +542,7 @@ def held(root: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
     """The refusal names run, process and host, and the folder is free again once the holder was killed."""
     with opened(tmp_path) as folder:
-        folder.write_state(State("m.yaml", "20261122T220000Z-7f3a", pid=4711, host="nightly", started_at=AT))
+        folder.write_state(State("m.yaml", run="20261122T220000Z-7f3a", pid=4711, host="nightly", started_at=AT))
     with held(tmp_path) as other:
         with pytest.raises(FolderBusy, match=r"20261122T220000Z-7f3a .*4711.* nightly.*nothing was touched"):
             exclusive(tmp_path).__enter__()

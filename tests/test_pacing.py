@@ -281,6 +281,26 @@ def test_a_clock_that_steps_over_midnight_and_back_hands_nothing_back() -> None:
     assert granted(state, pace, 1, NOON)[1] == ()
 
 
+def test_a_third_day_is_forgotten() -> None:
+    """Two days are remembered, whichever way the clock steps between them; a day before those counts anew."""
+    state = AccountState("2026-11-22", 4).on("2026-11-23")
+    assert (state.sent, state.on("2026-11-22").sent) == (0, 4)
+    assert state.on("2026-11-22").on("2026-11-23").sent == 0
+    assert state.on("2026-11-24").on("2026-11-22").sent == 0
+    assert state.on("2026-11-23") == state
+
+
+def test_a_clock_set_back_again_and_again_keeps_the_pace() -> None:
+    """However often the clock is set back, requests stay an interval apart in the time that really passes."""
+    pace, state, utc = Pace(60), AccountState(), NOON
+    for _ in range(5):
+        state, delays_s = granted(state, pace, 1, utc)
+        assert delays_s[0] == pytest.approx(0.0, abs=1e-6)
+        state, delays_s = granted(state, pace, 1, utc - timedelta(hours=1))
+        assert delays_s == pytest.approx((60 / 57,), abs=1e-6)
+        utc += timedelta(seconds=-3600 + 2 * 60 / 57)
+
+
 @given(st.integers(1, 20), st.lists(st.tuples(st.floats(0, 7200), st.integers(1, 5)), min_size=1, max_size=80))
 def test_no_day_holds_one_too_many(limit: int, leases: list[tuple[float, int]]) -> None:
     """However requests arrive over several days, no UTC day is granted more than its limit."""
@@ -317,6 +337,29 @@ def test_an_empty_lease_says_that_the_day_is_spent() -> None:
     assert not tickets.spent
 
 
+def test_old_tickets_are_not_used() -> None:
+    """A ticket of a pace lapses three seconds after its time, is counted once, and can be given back."""
+    tickets = Tickets()
+    lease = grant(AccountState(), Pace(60), 3, NOON)[1]
+    assert lease.keep_s == 3.0
+    tickets.add(100.0, lease)
+    assert tickets.hold(103.0) is None
+    assert (len(tickets.times_s), tickets.stale) == (3, 0)
+    assert tickets.hold(103.001) is None
+    assert (len(tickets.times_s), tickets.stale) == (2, 1)
+    assert tickets.hold(999.0) == Hold(math.inf, "the account's pace")
+    assert tickets.take_unused() == 3
+    assert tickets.take_unused() == 0
+
+
+def test_tickets_without_a_pace_do_not_grow_old() -> None:
+    """Where no pace holds, leave to send is kept however long nothing was sent."""
+    tickets = Tickets()
+    tickets.add(100.0, grant(AccountState(), Pace(None, 10), 1, NOON)[1])
+    assert tickets.hold(1e9) is None
+    assert tickets.take_unused() == 0
+
+
 def sent_by_a_run(limit: int, arrivals_s: list[float]) -> list[float]:
     """When requests that arrive at these times leave a run that leases ahead as the pool does."""
     pace, state, tickets, now_s, sent_s = Pace(limit), AccountState(), Tickets(), 0.0, list[float]()
@@ -324,11 +367,10 @@ def sent_by_a_run(limit: int, arrivals_s: list[float]) -> list[float]:
     for arrival_s in arrivals_s:
         now_s = max(now_s, arrival_s)
         while hold := tickets.hold(now_s):
+            now_s += hold.wait_s if math.isfinite(hold.wait_s) else 0.0
             if len(tickets.times_s) < batch / 2:
                 state, lease = grant(state, pace, batch, NOON + timedelta(seconds=now_s))
                 tickets.add(now_s, lease)
-            else:
-                now_s += hold.wait_s
         tickets.sent()
         sent_s.append(now_s)
         if len(tickets.times_s) < batch / 2:
@@ -403,8 +445,10 @@ def test_one_request_tries_the_way() -> None:
     cooldown.begin(100.0, 90.0, 5.0, 0.0)
     assert cooldown.hold(106.0, 0) is None
     assert cooldown.hold(106.0, 1) == Hold(math.inf, "one request tries the way after a cooldown")
-    cooldown.succeeded(99.0)
-    assert cooldown.hold(106.0, 1) is not None
+    assert cooldown.hold(105.0, 0) is None
+    for sent_s in (99.0, 100.0):
+        cooldown.succeeded(sent_s)
+        assert cooldown.hold(106.0, 1) is not None
     cooldown.succeeded(106.0)
     assert cooldown.hold(106.0, 1) is None
 
@@ -649,6 +693,15 @@ def test_retries_cost_and_successes_repay() -> None:
     assert budget.hold(50.0) is None
 
 
+def test_a_retry_waits_ten_seconds_for_its_tokens() -> None:
+    """An empty bucket lets one retry through every ten seconds, and tells how long is left."""
+    budget = RetryBudget(tokens=0)
+    assert budget.hold(100.0) == Hold(10.0, "retry budget")
+    assert budget.hold(104.0) == Hold(6.0, "retry budget")
+    assert budget.hold(109.99) is not None
+    assert budget.hold(110.0) is None
+
+
 def test_the_bucket_has_a_top() -> None:
     """Neither successes nor a quiet hour save up more than a full bucket."""
     budget = RetryBudget()
@@ -724,6 +777,15 @@ def test_refused_requests_give_their_money_back() -> None:
     assert "--max-requests" in (budget.spent(0.1) or "")
 
 
+def test_requests_that_never_left_cost_nothing() -> None:
+    """A request that was counted and did not leave gives back its money and itself."""
+    budget = Budget(max_cost_usd=0.5, max_requests=1)
+    budget.sent(0.5)
+    budget.unsent(0.5)
+    assert (budget.requests, budget.spent_usd) == (0, 0.0)
+    assert budget.spent(0.5) is None
+
+
 @pytest.mark.parametrize("limit", [{"max_cost_usd": 0.0}, {"max_requests": 0}], ids=["money", "requests"])
 def test_zero_is_a_limit(limit: dict[str, float]) -> None:
     """A limit of nothing lets nothing through; no limit lets everything through."""
@@ -771,6 +833,29 @@ def test_a_clock_that_steps_back_does_not_open_the_day() -> None:
     day.close(NOON, 0.0)
     assert day.hold(NOON - timedelta(hours=24)) is not None
     assert day.hold(NOON + timedelta(seconds=1)) == Hold(12 * 3600 + 29, "the day's quota is spent")
+
+
+@pytest.mark.parametrize(
+    ("utc", "skew_s", "closed_until"),
+    [
+        pytest.param("2026-11-22T12:00:00", 0, "2026-11-23T00:00:30", id="clocks agree"),
+        pytest.param("2026-11-22T12:00:00", 3600, "2026-11-22T23:00:30", id="the server is ahead"),
+        pytest.param("2026-11-22T12:00:00", -3600, "2026-11-23T01:00:30", id="the server is behind"),
+        pytest.param("2026-11-22T23:59:00", 120, "2026-11-23T23:58:30", id="the server's day has begun"),
+        pytest.param("2026-11-23T00:01:00", -120, "2026-11-23T00:02:30", id="the server's day is yesterday"),
+    ],
+)
+def test_the_day_is_the_servers(utc: str, skew_s: float, closed_until: str) -> None:
+    """The quota day ends at midnight by the server's clock, told in the time of ours."""
+    day = Day(skew=timedelta(seconds=skew_s))
+    day.close(datetime.fromisoformat(utc).replace(tzinfo=UTC), 0.0)
+    assert day.closed_until == datetime.fromisoformat(closed_until).replace(tzinfo=UTC)
+
+
+def test_the_numbers_that_are_promised() -> None:
+    """Thresholds that the documentation names are what it says."""
+    assert (BARREN_COOLDOWNS, DEFAULT_COOLDOWN_S) == (5, 15.0)
+    assert (QUOTA_HINT_S, ABSURD_S) == (3600.0, 48 * 3600.0)
 
 
 # All gates

@@ -1,6 +1,6 @@
 """The pool on virtual time: contract points 8 to 20 and the decisions of the reliability page, whole nights at once.
 
-Nothing here waits: see `world`. A test that fails for a known reason is marked `defect` with that reason.
+Nothing here waits: see `world`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,6 @@ C = 8
 QUOTA = says(429, "You have reached your daily request limit.", "quota_exceeded")
 RATE = says(429, "Too many requests", retry_after="1")
 MIDNIGHT_S = 12 * 3600.0
-
-
-def defect(reason: str) -> pytest.MarkDecorator:
-    """A promise that the program does not keep yet; the test is right and the code is to be mended."""
-    return pytest.mark.xfail(strict=True, reason=reason)
 
 
 def only(job: str, answer: Answer, otherwise: Answer = OK) -> React:
@@ -195,7 +190,6 @@ def test_10_retry_after_in_all_its_forms(headers: dict[str, str], pause_s: float
     assert pause_s - 0.01 <= waited_s <= pause_s * 1.1 + 1.5
 
 
-@defect("pool/scheduler.py _next: the refused job itself tries the way after each pause, until the day is closed")
 def test_10_a_rate_limited_job_spends_nothing_of_its_own() -> None:
     """A 429 is nobody's fault: the job may meet any number of them and is still done."""
     night = World(lambda a: RATE if a.job == "job-5" and a.n <= 9 else OK, jobs=200).run()
@@ -220,7 +214,6 @@ def test_27_a_rate_limit_wastes_at_most_two_requests_a_pause() -> None:
 
 
 @pytest.mark.parametrize("headers", [{"retry_after": "1"}, {}], ids=["retry-after-1", "no-header"])
-@defect("pacing: BARREN_S is 2 min, so a storm of 10 min (row 27) is taken for a spent day; make it longer than that")
 def test_27_a_storm_of_ten_minutes_is_survived(headers: dict[str, Any]) -> None:
     """429s for 10 min: the rate of requests falls, one cut an episode, and all is done when it is over."""
     night = World(between(60, 660, says(429, "Too many requests", **headers)), jobs=200).run()
@@ -327,7 +320,7 @@ def test_12_unknown_answers_are_told_by_exposure() -> None:
 
 @pytest.mark.parametrize(
     "jobs",
-    [3, pytest.param(30, marks=defect("failures.counts: a probe is free even when its useless answer was paid for"))],
+    [3, 30],
     ids=["few", "many"],
 )
 def test_12_a_server_that_only_answers_uselessly_is_paid_at_most_twice_a_job(jobs: int) -> None:
@@ -764,17 +757,9 @@ _ECHOES = {
 }
 
 
-_LEAKS = [("escaped", 402), ("escaped", 200), ("message", 200)]
-_LEAK = defect("pool/consequences.py: the reason to stop, and what Paced says, are not hidden after decoding")
-
-
 @pytest.mark.parametrize(
     ("name", "status"),
-    [
-        *((name, 402) for name in _ECHOES if name != "escaped"),
-        *(pytest.param(name, status, marks=_LEAK) for name, status in _LEAKS),
-        ("code", 200),
-    ],
+    [(name, status) for name in _ECHOES for status in (402, 200) if (name, status) != ("straddling", 200)],
 )
 def test_32_a_key_that_the_server_echoes_reaches_nobody(name: str, status: int) -> None:
     """Neither reasons, nor attempts, nor events, nor log lines hold the key or a good part of it."""

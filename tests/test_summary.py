@@ -104,14 +104,14 @@ def test_money_is_told_apart(
 ) -> None:
     """What was paid, what may have been, and what was not are different numbers."""
     tally = Tally()
-    tally(Tried(attempt(billed=billed), price_usd, pictures))
+    tally(Tried(job(), attempt(billed=billed), price_usd, pictures))
     assert (tally.requests, tally.priced, tally.cost_usd, tally.exposure_usd) == (1, True, cost_usd, exposure_usd)
 
 
 def test_an_unknown_price_is_no_price() -> None:
     """A request without a known price is a request that cost is not known of."""
     tally = Tally()
-    tally(Tried(attempt(), None))
+    tally(Tried(job(), attempt(), None))
     assert (tally.requests, tally.priced, tally.cost_usd) == (1, False, 0.0)
 
 
@@ -119,7 +119,7 @@ def test_retries_are_requests_after_the_first() -> None:
     """Every attempt is a request, and those of a job that was sent before are retries."""
     tally = Tally()
     for n in (1, 2, 3, 1):
-        tally(Tried(attempt(n), None))
+        tally(Tried(job(), attempt(n), None))
     assert (tally.requests, tally.retries) == (4, 2)
 
 

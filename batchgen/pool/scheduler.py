@@ -250,7 +250,7 @@ class Pool:
             sent, result = await self._sender.attempt(task, body, answered)
             if isinstance(result, Entry):
                 self._effects.success(sent, result.timings.response_s or 0.0, self.in_flight)
-                self._observe(Tried(result.attempts[-1], task.price_usd, len(result.images)))
+                self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images)))
                 self._observe(Finished(result))
             else:
                 await self._failed(task, sent, result)
@@ -300,7 +300,7 @@ class Pool:
         self._note(joblog.encode(Ended(job.id, job.fingerprint, attempt, task.price_usd)))
         if rule.billed is Billed.NO:
             self._gates.budget.refused(task.price_usd or 0.0)
-        self._observe(Tried(attempt, task.price_usd))
+        self._observe(Tried(job, attempt, task.price_usd))
         stops = self._effects.failure(task, sent, fault, now_s)
         step = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
         await self._go_on(task, Step.LEAVE if stops else step, fault, now_s)

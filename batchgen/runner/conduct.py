@@ -15,14 +15,14 @@ import msgspec
 from batchgen import joblog, summary
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
-from batchgen.folder import Folder, State, exclusive, read_state
+from batchgen.folder import Folder, State, exclusive
 from batchgen.layout import PRIVATE, SUMMARY
 from batchgen.model import Entry, Job, Outcome, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_missing, make_plan, render
 from batchgen.runner.context import Run, Voice
-from batchgen.runner.session import Session, need_key
-from batchgen.settings import SANDBOX
+from batchgen.runner.session import Session, check_folder, need_key
 from batchgen.summary import JobCounts, Summary
+from batchgen.text import counted
 from batchgen.world import Clock
 
 if TYPE_CHECKING:
@@ -64,20 +64,11 @@ def _open(root: Path) -> Iterator[Folder]:
 
 def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
     settings, now = session.settings, clock.utc()
-    here = os.path.relpath(settings.manifest.absolute(), settings.output.absolute())
-    before = read_state(folder.files)
-    if before and before.manifest != here and not settings.output_given:
-        raise UsageError(
-            f"{settings.output} holds the pictures of another manifest ({before.manifest}); choose a folder with -o"
-        )
-    if settings.style == SANDBOX and folder.fold.bought:
-        raise UsageError(
-            f"{settings.output} holds bought pictures that the sandbox must not replace; choose another folder with -o"
-        )
+    check_folder(session, folder)
     run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     started = joblog.timestamp(now)
     state = State(
-        manifest=here,
+        manifest=session.manifest_from_output,
         api=settings.style,
         defaults=tuple(session.defaults),
         run=run,
@@ -91,7 +82,8 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
     this = Run(session, folder, voice, clock, run, state, clock.monotonic())
     this.notices += [*session.warnings, *folder.notices]
     if doubtful := folder.lives.doubtful():
-        this.notices.append(f"{doubtful} requests of an earlier run may have been paid without an answer")
+        requests = counted(doubtful, "request")
+        this.notices.append(f"{requests} of an earlier run may have been paid for without an answer")
     return this
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from batchgen.folder import Records, State, read_state
 from batchgen.layout import LOG, PRIVATE, SUMMARY
 from batchgen.model import Job, Outcome, Standing, UsageError
 from batchgen.plan import Plan, make_plan
-from batchgen.runner.session import Session, default_output, open_session
+from batchgen.runner.session import Session, check_folder, default_output, open_session
 from batchgen.settings import Flags
 from batchgen.sources import open_manifest
 
@@ -79,6 +81,8 @@ def check(session: Session) -> tuple[Check, Plan]:
     """Validate the manifest and plan a run; sends nothing. Raises ManifestError with all problems."""
     settings = session.settings
     with _records(settings.output) as records:
+        if records:
+            check_folder(session, records)
         plan = make_plan(session.jobs(), _standing(records), settings.selection)
         found = Check(
             manifest=str(settings.manifest),
@@ -144,11 +148,24 @@ def _status(root: Path, records: Records, state: State | None, manifest: Path | 
         cost_usd=round(fold.spent_usd, 6),
         exposure_usd=round(fold.exposure_usd + lives.exposure_usd(), 6),
         run=state.run if state else None,
-        running=bool(state and state.pid),
+        running=bool(state and _at_work(state)),
         doing=state.doing if state else None,
         heartbeat_at=state.heartbeat_at if state else None,
         last_verdict=_last_verdict(root),
     )
+
+
+def _at_work(state: State) -> bool:
+    """Whether the process that the state names is alive, as far as this machine can tell."""
+    if not state.pid or state.host != socket.gethostname():
+        return state.pid > 0
+    try:
+        os.kill(state.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _last_verdict(root: Path) -> str | None:
@@ -174,6 +191,8 @@ def render(found: Status) -> Iterator[str]:
     yield f"  requests   {found.requests}{cost}{exposure}"
     if found.running:
         yield f"  run        {found.run}: {found.doing}, last heard of at {found.heartbeat_at}"
+    elif found.doing != "ended":
+        yield f"  run        {found.run} ended without a word; run the same command again"
     elif found.last_verdict:
         yield f"  last run   {found.last_verdict}"
     if found.manifest is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from batchgen import manifest, settings
 from batchgen.clock import SystemClock
+from batchgen.folder import Records, read_state
 from batchgen.manifest import Rules
 from batchgen.model import Job, Problem, UsageError
 from batchgen.settings import SANDBOX, Flags, Settings
@@ -26,6 +28,11 @@ class Session:
     defaults: Sequence[str]
     env: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def manifest_from_output(self) -> str:
+        """The manifest's path as the output folder remembers it: relative, so that both may be moved together."""
+        return os.path.relpath(self.settings.manifest.absolute(), self.settings.output.absolute())
 
     def jobs(self) -> Iterator[Job | Problem]:
         rules = Rules(
@@ -62,6 +69,19 @@ def default_output(manifest_path: Path) -> Path:
     place = manifest_path.absolute()
     home = next((folder for folder in place.parents if (folder / "outputs").is_dir()), place.parent)
     return home / "outputs" / place.stem
+
+
+def check_folder(session: Session, records: Records) -> None:
+    """Raises UsageError where a run of this session must not touch the folder of these records."""
+    settings, before = session.settings, read_state(records.files)
+    if before and before.manifest != session.manifest_from_output and not settings.output_given:
+        raise UsageError(
+            f"{settings.output} holds the pictures of another manifest ({before.manifest}); choose a folder with -o"
+        )
+    if settings.style == SANDBOX and records.fold.bought:
+        raise UsageError(
+            f"{settings.output} holds bought pictures that the sandbox must not replace; choose another folder with -o"
+        )
 
 
 def need_key(session: Session) -> None:

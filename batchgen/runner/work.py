@@ -257,7 +257,7 @@ async def _with_heartbeat(this: Run, progress: Progress, pool: Pool) -> None:
     async def beat() -> None:
         while True:
             progress.tick()
-            doing = pool.hold.reason if pool.hold else "working"
+            doing = pool.hold.reason if pool.hold and not pool.in_flight else "working"
             now = joblog.timestamp(this.clock.utc())
             state = msgspec.structs.replace(this.state, heartbeat_at=now, doing=doing)
             with contextlib.suppress(OSError):
