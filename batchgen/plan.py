@@ -97,8 +97,6 @@ def make_plan(
             without_picture(job)
     if problems:
         raise ManifestError(problems, count)
-    if selection.only and plan.total and not plan.selected:
-        raise UsageError(f"--only {' '.join(selection.only)}: none of the {counted(plan.total, 'job')} has such an id")
     return plan
 
 
@@ -124,8 +122,11 @@ def _mark(plan: Plan, job: Job, standing: Standing, selection: Selection) -> Mar
     return Mark.SKIP
 
 
-def check_missing(plan: Plan, selection: Selection) -> None:
-    """Refuse to buy again what looks like a folder that was moved or is not mounted. Raises UsageError."""
+def check_plan(plan: Plan, selection: Selection) -> None:
+    """Refuse what looks like a mistake: a selection of nothing, or to buy again what a folder holds that was moved or
+    is not mounted. Raises UsageError."""
+    if selection.only and plan.total and not plan.selected:
+        raise UsageError(f"--only {' '.join(selection.only)}: none of the {counted(plan.total, 'job')} has such an id")
     missing = plan.standings[Standing.MISSING]
     had = missing + plan.standings[Standing.DONE]
     if missing > MISSING_FEW and missing > MISSING_PART * had and not (selection.redo or selection.redo_missing):

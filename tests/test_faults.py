@@ -223,10 +223,9 @@ NO_ANSWER: dict[str, tuple[Act, str]] = {
     "row1-close-without-bytes": (hang_up(), "no_answer"),
     "row2-rst-after-request": (reset(after_headers=False), "no_answer"),
     "row2-rst-after-headers": (reset(), ""),
-    "row4-never-answer": (silence(), "no_answer"),
+    "row4-row43-never-answer": (silence(), "no_answer"),
     "row5-a-byte-now-and-then": (trickle(0.2), "no_answer"),
     "row6-endless-100-continue": (endless_continue(), "no_answer"),
-    "row43-half-open": (silence(), "no_answer"),
 }
 
 
@@ -452,8 +451,11 @@ async def test_a_refusal_is_sent_once(desk: Desk, code: int, shape: str, monkeyp
     assert len(attempt["message"]) <= 500 and attempt["message"].isprintable()
 
 
-@pytest.mark.parametrize("shape", ["html", "empty"])
-@pytest.mark.parametrize("code", [500, 502, 504, 520], ids=lambda code: f"row23-{code}")
+@pytest.mark.parametrize(
+    ("code", "shape"),
+    [(500, "html"), (502, "empty"), (504, "html"), (520, "empty")],
+    ids=lambda value: f"row23-{value}",
+)
 async def test_a_proxy_error_that_took_as_long_as_a_picture_is_unknown(desk: Desk, code: int, shape: str) -> None:
     """Row 23: a slow 5xx without the API's shape may have been paid for: rationed, then parked."""
     data, headers = SHAPES[shape]
@@ -464,7 +466,7 @@ async def test_a_proxy_error_that_took_as_long_as_a_picture_is_unknown(desk: Des
     assert (ended.log["bad"]["billed"], ended.summary.exit_code) == ("maybe", 3)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["long", "html"])
 async def test_row23_a_rate_limit_delays_and_costs_nothing(desk: Desk, shape: str) -> None:
     """Row 23: after a 429 everybody pauses, and the job is done at its second request."""
     data, headers = SHAPES[shape]
@@ -661,7 +663,7 @@ async def test_row32_a_key_that_the_server_echoes_is_nowhere(desk: Desk, fate: A
     assert all(seen.authorization == f"Bearer {KEY}" for seen in server.ledger.requests)
 
 
-@pytest.mark.parametrize("name", ["400-message", "402-stop", "200-useless", "401-stop-escaped", "200-stop"])
+@pytest.mark.parametrize("name", ["400-message", "401-stop-escaped", "200-stop"])
 async def test_row32_a_key_that_the_server_echoes_is_not_said(desk: Desk, name: str) -> None:
     """Row 32: neither standard output nor standard error hold the key, also with --verbose and --json."""
     desk.write(GOOD_BAD)

@@ -18,7 +18,7 @@ from batchgen.files import PosixFiles
 from batchgen.folder import Folder, State, exclusive
 from batchgen.layout import PRIVATE, SUMMARY
 from batchgen.model import Entry, Job, Outcome, Standing, StorageError, UsageError
-from batchgen.plan import Mark, Plan, check_missing, make_plan, render
+from batchgen.plan import Mark, Plan, check_plan, make_plan, render
 from batchgen.runner.context import Run, Voice
 from batchgen.runner.session import Session, check_folder, need_key
 from batchgen.summary import JobCounts, Summary
@@ -89,7 +89,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
 
 async def _conduct(this: Run) -> Summary:
     plan = make_plan(this.session.jobs(), this.folder.standing, this.settings.selection, _regroup(this))
-    check_missing(plan, this.settings.selection)
+    check_plan(plan, this.settings.selection)
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
     for line in render(plan, this.settings.prices_usd):
