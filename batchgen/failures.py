@@ -14,6 +14,7 @@ from enum import StrEnum
 from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, Outcome, ServerError
 
 LIFETIME_RETRIES = 12
+TRIES_IN_RUN = 12
 LIFETIME_DOUBTS = 2
 TOO_FAST_S = 0.5
 
@@ -238,7 +239,9 @@ def next_step(failure: Failure, life: tuple[Attempt, ...], in_run: int, allowanc
             if _taken(life, Counts.RETRY) >= LIFETIME_RETRIES:
                 return Step.FAIL
             spent = _taken(life[in_run:], Counts.RETRY)
-            return Step.RETRY if spent <= min(rule.retries, allowance.attempts - 1) else Step.LEAVE
+            # Where nobody else succeeds nothing counts; yet one last job must not be tried all night.
+            again = spent <= min(rule.retries, allowance.attempts - 1) and len(life) - in_run < TRIES_IN_RUN
+            return Step.RETRY if again else Step.LEAVE
     return Step.RETRY
 
 

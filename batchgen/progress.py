@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from batchgen.events import Event, Finished, Left, Paced, Tried
 from batchgen.model import Entry, Outcome
-from batchgen.summary import duration
+from batchgen.text import duration
 from batchgen.world import Clock
 
 if TYPE_CHECKING:

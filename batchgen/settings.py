@@ -189,6 +189,8 @@ def _url(flags: Flags, env: Mapping[str, str], header: Header, style: str, probl
     api = header.api or Api()
     # A manifest's own address belongs to the manifest's own style.
     own = api.url if api.style == style else None
+    if flags.api_url == "":
+        problems.append("--api-url is empty; was a shell variable not set?")
     url = flags.api_url or env.get(nebula.URL_ENV if style == "nebula" else "BATCHGEN_API_URL") or own
     if url is None:
         return nebula.DEFAULT_URL if style == "nebula" else ""

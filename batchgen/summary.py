@@ -10,7 +10,7 @@ import msgspec
 
 from batchgen.events import Event, Finished, Left, Tried
 from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, Outcome
-from batchgen.text import counted
+from batchgen.text import counted, duration
 
 _NAMED_JOBS = 20
 _GROUPS = 50
@@ -217,15 +217,3 @@ def render(summary: Summary) -> Iterator[str]:
     for notice in summary.notices:
         yield f"  note       {notice}"
     yield f"  output     {summary.output}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `0.8 s`, `42 s`, `3 min 05 s`, `7 h 02 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

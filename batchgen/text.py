@@ -29,6 +29,18 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
+def duration(seconds: float) -> str:
+    """Seconds for people: `0.8 s`, `42 s`, `3 min 05 s`, `7 h 02 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def slug(text: str) -> str:
     """Letters and digits of `text` in lower case, everything else as single hyphens, at most 40 characters.
 

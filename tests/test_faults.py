@@ -454,7 +454,7 @@ async def test_a_refusal_is_sent_once(desk: Desk, code: int, shape: str, monkeyp
 @pytest.mark.parametrize(
     ("code", "shape"),
     [(500, "html"), (502, "empty"), (504, "html"), (520, "empty")],
-    ids=lambda value: f"row23-{value}",
+    ids=lambda value: str(value),
 )
 async def test_a_proxy_error_that_took_as_long_as_a_picture_is_unknown(desk: Desk, code: int, shape: str) -> None:
     """Row 23: a slow 5xx without the API's shape may have been paid for: rationed, then parked."""

@@ -139,9 +139,10 @@ def test_only_these(only: tuple[str, ...], chosen: str) -> None:
 def test_only_what_is_there(only: str) -> None:
     """`--only` that fits no id is a mistake and not an empty run; of an empty manifest nothing can be asked."""
     selection = Selection(only=(only,))
+    plan = make_plan([job(id) for id in ("cat-1", "cat-2", "Dog/x")], lambda job: Standing.PENDING, selection)
     with pytest.raises(UsageError, match=r"^--only .*: none of the 3 jobs has such an id$"):
-        make_plan([job(id) for id in ("cat-1", "cat-2", "Dog/x")], lambda job: Standing.PENDING, selection)
-    assert make_plan([], lambda job: Standing.PENDING, selection).total == 0
+        check_plan(plan, selection)
+    check_plan(make_plan([], lambda job: Standing.PENDING, selection), selection)
 
 
 def test_a_second_walk_finds_the_marked_jobs() -> None:

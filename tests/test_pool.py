@@ -344,6 +344,15 @@ def test_12_a_job_in_doubt_is_sent_at_most_twice_more(doubts: int, sends: int) -
     assert night.entries[job.id].outcome.value == ("done" if sends else "uncertain")
 
 
+def test_15_a_last_job_that_always_fails_is_left_for_another_run() -> None:
+    """Where no other job can succeed nothing counts against the last one, and still it is not tried all night."""
+    night = World(only("job-11", says(503, after_s=1)), jobs=12).run()
+    assert len(night.arrivals) <= 11 + 12
+    assert night.outcomes() == {"done": 11}
+    assert night.exit_code is ExitCode.WORK_LEFT
+    assert night.lasted_s < 900
+
+
 def test_12_backoff_after_an_unknown_answer_is_at_least_30_s() -> None:
     """A generation that lost its answer may still be running."""
     night = World(lambda a: RESET if a.number == 1 else OK, jobs=2).run()
@@ -537,7 +546,7 @@ def test_37_an_outage_of_45_minutes(outage: Answer, ping: str) -> None:
     alive = ping == "ping answers"
     world = World(between(60, 2760, outage), jobs=200, alive=lambda now_s: alive or not 60 <= now_s < 2760)
     night = world.run()
-    assert night.exit_code is ExitCode.WORK_LEFT and "30 minutes" in night.reason
+    assert night.exit_code is ExitCode.WORK_LEFT and "30 min" in night.reason
     assert 1800 <= night.lasted_s <= 60 + 2 * 180 + 1800 + 60 + 2 * 180
     assert night.outcomes()["failed"] == 0
     world.now_s = 2760.0

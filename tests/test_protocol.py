@@ -430,3 +430,15 @@ def test_the_documented_shapes() -> None:
         "message": "Image generated successfully",
         "status": "success",
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "timing"),
+    [(b"\xef\xbb\xbf", b"1.5"), (b"", b"NaN"), (b"", b"1e999"), (b"", b"-Infinity")],
+    ids=["byte order mark", "NaN", "too large", "infinite"],
+)
+def test_an_odd_answer_keeps_its_paid_picture(before: bytes, timing: bytes) -> None:
+    """What no strict reader takes, but is plainly a picture, is not thrown away; a senseless timing is none."""
+    answer = decode_answer(before + b'{"data": [{"timings": {"inference": %b}, "b64_json": "QUJD"}]}' % timing)
+    assert isinstance(answer, Answer)
+    assert [(p.data, p.inference_s) for p in answer.pictures] == [(b"ABC", 1.5 if timing == b"1.5" else None)]

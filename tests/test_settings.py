@@ -437,3 +437,8 @@ def test_an_offset_is_not_ignored() -> None:
     except UsageError:
         return
     assert found == datetime(2026, 11, 22, 13, tzinfo=UTC)
+
+
+def test_an_empty_address_is_a_mistake() -> None:
+    """`--api-url "$UNSET"` must not send key and money to the default address."""
+    assert "--api-url is empty" in refusal(api_url="")

@@ -19,7 +19,6 @@ from batchgen.summary import (
     JobCounts,
     Summary,
     Tally,
-    duration,
     exit_code,
     percentile,
     render,
@@ -27,6 +26,7 @@ from batchgen.summary import (
 )
 
 # Tally
+from batchgen.text import duration
 
 
 def test_pictures_are_counted() -> None:

@@ -24,7 +24,7 @@ from batchgen.pacing import QUOTA_HINT_S, Gates, Hold, backoff_s
 from batchgen.pool.consequences import Consequences
 from batchgen.pool.sender import Sender
 from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task
-from batchgen.text import printable
+from batchgen.text import duration, printable
 from batchgen.world import Account, Clock, Deliver, Randomness, Transport, Verdict
 
 SLICE_S = 30.0
@@ -123,9 +123,9 @@ class Pool:
             self._refill()
             self.hold = self._gates.hold(now_s, utc, self.in_flight)
             self._lease_ahead()
-            if self.hold:
-                self._check_patience(now_s)
-                return self.hold.wait_s
+            self._check_patience(now_s)
+            if self.hold or self.stops:
+                return self.hold.wait_s if self.hold else math.inf
             if self._gates.breaker.opened_s is not None and not self._probe_cleared:
                 self._gates.breaker.probe()
                 self._spawn(self._ask_whether_reachable())
@@ -144,8 +144,7 @@ class Pool:
         if (until := self._gates.day.closed_until) and not self._policy.wait_for_quota:
             self.stop(ExitCode.WORK_LEFT, f"the day's quota is spent; it opens again at {joblog.timestamp(until)}")
         if self._gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s:
-            minutes = self._policy.give_up_after_s / 60
-            self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {minutes:g} minutes")
+            self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {duration(self._policy.give_up_after_s)}")
 
     def _lease_ahead(self) -> None:
         """Have leave for the next requests before it is needed."""

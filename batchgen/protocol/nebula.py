@@ -5,6 +5,7 @@ Field names and shapes come from the service's public reference; where its pages
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -92,9 +93,10 @@ def decode_answer(body: bytes) -> Answer | ServerError:
 def _decode(body: bytes) -> _AnswerBody:
     try:
         return _answer_body.decode(body)
-    except UnicodeDecodeError:
-        # A message in another encoding must not make an error look like a paid answer.
-        return _answer_body.decode(body.decode("utf-8", "replace"))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # The lenient reader: a byte order mark, a message in another encoding, or a timing that is NaN must not cost a
+        # picture that was paid for.
+        return msgspec.convert(json.loads(body.decode("utf-8-sig", "replace")), _AnswerBody)
 
 
 def _drawn(item: Any, position: int) -> Drawn:
