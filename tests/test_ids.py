@@ -122,3 +122,10 @@ def test_a_given_id_may_not_be_a_derived_one() -> None:
     (derived,) = ids_of("prompt\nfox\n")
     problem = ids_of(f"prompt,id\nfox,\ncat,{derived}\n")[1]
     assert problem.startswith(f"m:3:5: job '{derived}': id: '{derived}' is taken by an earlier job")
+
+
+def test_the_book_remembers_every_id_however_many() -> None:
+    """Thousands of ids are told apart, and each is known when it comes again, also after the book has grown."""
+    book = IdBook()
+    assert all(book.claim(f"job-{number}") for number in range(5000))
+    assert not any(book.claim(f"JOB-{number}") for number in range(5000))

@@ -219,7 +219,8 @@ def test_the_pixel_cap(made: Callable[[int, int], bytes], width: int, height: in
 def test_other_bytes_are_no_picture(data: bytes) -> None:
     """Only PNG, JPEG and WebP pass; the message shows how the bytes begin."""
     assert sniff(data) is None
-    with pytest.raises(BadAnswer, match="not a PNG, JPEG or WebP picture"):
+    begins = data[:8].hex(" ") if data else "with nothing"
+    with pytest.raises(BadAnswer, match=rf"^not a PNG, JPEG or WebP picture \(it begins {begins}\)$"):
         check(data)
 
 
@@ -251,13 +252,22 @@ def test_the_parts_of_a_webp(data: bytes, good: bool) -> None:
     assert not good or check(data) == ImageFacts("webp", 37, 23)
 
 
-def test_a_part_cannot_reach_beyond_its_file() -> None:
+@pytest.mark.parametrize("extra", [1, 8, 16, 1000])
+def test_a_part_cannot_reach_beyond_its_file(extra: int) -> None:
     """A part of a WebP file that claims more bytes than the file has is not whole, though the file's own size fits."""
     data = bytearray(riff(CANVAS, STILL))
     at = data.index(b"VP8L") + 4
-    data[at : at + 4] = struct.pack("<I", 1000)
+    data[at : at + 4] = struct.pack("<I", len(STILL[1]) + extra)
     with pytest.raises(BadAnswer, match="cut short"):
         check(bytes(data) + b"x" * 2000)
+
+
+@pytest.mark.parametrize("marker", range(0xC0, 0xD0), ids=hex)
+def test_which_segments_are_frames(marker: int) -> None:
+    """Every kind of frame tells the size; tables, extensions and arithmetic conditions between them do not."""
+    data = WHOLE["jpeg baseline"]
+    at = data.index(b"\xff\xc0") + 1
+    assert passes(data[:at] + bytes([marker]) + data[at + 1 :]) is (marker not in (0xC4, 0xC8, 0xCC))
 
 
 @pytest.mark.parametrize(

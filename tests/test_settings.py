@@ -122,7 +122,8 @@ def test_edges_of_limits_are_allowed(name: str, value: str) -> None:
 
 def test_an_unknown_limit_is_refused() -> None:
     """A misspelt limit from a calling program is not silently no limit."""
-    assert "'concurency' is not a known field" in refusal(limits={"concurency": 3})
+    message = refusal(limits={"concurency": 3})
+    assert message == "'concurency' is not a known field; did you mean 'concurrency'?"
 
 
 def test_a_blank_variable_is_not_said() -> None:

@@ -103,7 +103,11 @@ def test_marks_stay_with_their_letters(text: str, made: str) -> None:
     assert slug(text) == made
 
 
-@pytest.mark.parametrize("text", ["❤️ heart", "heart ❤️", "heart \u034f"], ids=["before", "after", "joiner"])
+@pytest.mark.parametrize(
+    "text",
+    ["\u0301heart", "\ufe0fheart", "❤️ heart", "heart ❤️", "heart \u034f"],
+    ids=["first", "selector", "before", "after", "joiner"],
+)
 def test_a_slug_holds_nothing_invisible(text: str) -> None:
     """What an emoji leaves behind is no part of a file name."""
     assert slug(text) == "heart"
