@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 
-.PHONY: help run test check format clean
+.PHONY: help run test soak format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -21,6 +21,9 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --cov --cov-report=term
 	$(BIN)/python -m coverage report > /dev/null
+
+soak: $(VENV)/installed-dev ## the long form of the crash tests: every file operation, hundreds of kills
+	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q
 
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .

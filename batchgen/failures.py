@@ -127,12 +127,19 @@ _BY_CODE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
     (Failure.BILLING, _ANY, re.compile(r"insufficient_(quota|balance|credits?|funds)|billing|payment", re.I)),
     (Failure.QUOTA_SPENT, frozenset({200, 403, 429, 503}), re.compile(r"daily|per_day|quota_(exceeded|reached)", re.I)),
     (Failure.RATE_LIMITED, frozenset({200, 429}), re.compile(r"rate_limit|too_many_requests", re.I)),
+    (Failure.UNAUTHORIZED, frozenset({200}), re.compile(r"unauthorized|invalid_(api_)?key|authentication", re.I)),
+    (Failure.NOT_FOUND, frozenset({200}), re.compile(r"not_found", re.I)),
+    (Failure.BAD_REQUEST, frozenset({200}), re.compile(r"bad_request|invalid_(request|param|value)|validation", re.I)),
 )
 _BY_MESSAGE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
     (
         Failure.REFUSED_CONTENT,
         frozenset({200, 400, 403, 422, 451}),
-        re.compile(r"content[_ ](policy|filter|moderation)|moderation|safety|nsfw", re.I),
+        re.compile(
+            r"content[_ ](policy|filter|moderation)|safety (system|filter|policy|reasons)|nsfw"
+            r"|(flagged|blocked|rejected) (by|as)|violates .{0,40}(policy|guidelines)",
+            re.I,
+        ),
     ),
     (
         Failure.BILLING,

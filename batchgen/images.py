@@ -121,7 +121,7 @@ def _webp(data: bytes) -> tuple[int, int]:
         if reader := _WEBP_SIZES.get(kind):
             # An extended file names its canvas first; the frames inside it do not change that.
             size = size if any(size) else reader(data, at + 8)
-        pictures += kind in (b"VP8 ", b"VP8L", b"ANMF")
+        pictures += kind in (b"VP8 ", b"VP8L", b"ANMF") and length > 5
         at += 8 + length + length % 2
     if not pictures:
         raise IndexError

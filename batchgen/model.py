@@ -286,6 +286,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     Fields may be added, never renamed; `v` counts incompatible changes.
     """
 
+    v: int = 1
     job: str
     fingerprint: str
     outcome: Outcome

@@ -155,6 +155,16 @@ def test_advice_in_a_rate_limit_is_no_refusal_of_the_account() -> None:
     assert failure_of(429, encode_error(message, "rate_limit_exceeded")) is Failure.RATE_LIMITED
 
 
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [("unknown field 'safety_checker'", "invalid_parameter"), ("prompt 'a safety vest at work' is too long", None)],
+    ids=["a parameter", "an echoed prompt"],
+)
+def test_a_bad_request_that_names_safety_is_a_bad_request(message: str, code: str | None) -> None:
+    """A 400 for a wrong parameter counts for the canary, or it would fail the whole manifest, one job after another."""
+    assert classify(400, ServerError(message, code, shaped=True), elapsed_s=SLOW_S) is Failure.BAD_REQUEST
+
+
 TOO_FAST = [
     pytest.param(0.0, None, True, id="at once"),
     pytest.param(0.499, None, True, id="just under half a second"),

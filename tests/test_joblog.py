@@ -104,6 +104,11 @@ def test_newer_fields_are_skipped() -> None:
     assert decode_seen(bare).attempts == ()
 
 
+def test_a_line_tells_its_version() -> None:
+    """Every line of the log says its format's version, so that a later reader can refuse or convert it."""
+    assert msgspec.json.decode(encode(entry()))["v"] == 1
+
+
 DAMAGED = [
     pytest.param(b"", id="empty"),
     pytest.param(b"\n", id="blank"),

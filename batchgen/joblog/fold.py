@@ -89,7 +89,7 @@ class Fold:
             return False
         self._more.add((row, finished, rank))
         self._last_n[row] = max(last_n, self._last_n[row])
-        if (rank, finished) >= (self._ranks[row], self._finished[row]):
+        if (rank, finished, offset) >= (self._ranks[row], self._finished[row], self._offsets[row]):
             self._ranks[row], self._finished[row], self._offsets[row] = rank, finished, offset
         return True
 

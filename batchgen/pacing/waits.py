@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 QUOTA_HINT_S = 3600.0
 ABSURD_S = 48 * 3600.0
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,15 @@ def retry_after_s(headers: Mapping[str, str], utc: datetime) -> float | None:
     Read from `retry-after-ms` and `retry-after` (seconds, decimals allowed, or an HTTP date: RFC 9110 section 10.2.3).
     Negative, non-finite and absurdly far values (over 48 h) are senseless. A date in the past is 0.
     """
-    asked = _number(headers.get("retry-after-ms"), 0.001)
-    if asked is None:
-        asked = _number(text := headers.get("retry-after"), 1.0)
-        if asked is None and text:
-            asked = _until(text, utc)
-    return asked if asked is not None and math.isfinite(asked) and 0 <= asked <= ABSURD_S else None
+    text = headers.get("retry-after", "")
+    for asked in (_number(headers.get("retry-after-ms", ""), 0.001), _number(text, 1.0), _until(text, utc)):
+        if asked is not None and asked <= ABSURD_S:
+            return asked
+    return None
 
 
-def _number(text: str | None, scale: float) -> float | None:
-    try:
-        return float(text) * scale if text and text.isascii() else None
-    except ValueError:
-        return None
+def _number(text: str, scale: float) -> float | None:
+    return float(text) * scale if _DECIMAL.fullmatch(text.strip()) else None
 
 
 def _until(text: str, utc: datetime) -> float | None:

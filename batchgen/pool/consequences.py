@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from batchgen.events import Event, Paced
 from batchgen.failures import RULES, Effect, End
+from batchgen.joblog import timestamp
 from batchgen.model import ExitCode, Failure
 from batchgen.pacing import Gates, clock_skew
 from batchgen.pool.task import Fault, Policy, Sent, Task
@@ -80,7 +81,8 @@ class Consequences:
                     self._observe(Paced(f"no answers ({fault.failure}: {fault.message}); asking now and then"))
             case Effect.COOLDOWN:
                 self._cool_down(sent, fault, now_s)
-            case Effect.QUOTA:
+            case Effect.QUOTA if sent.at[:10] == timestamp(self._clock.utc())[:10]:
+                # An answer from before midnight tells of a day that is over.
                 gates.day.close(self._clock.utc(), self._random.random())
             case Effect.STOP:
                 self._stop(rule.exit_code, f"{fault.failure}: {fault.message}")
