@@ -23,6 +23,7 @@ from batchgen.pacing import AccountState, Lease, Pace, grant
 from batchgen.world import Clock
 
 BUSY_S = 10.0
+REST_S = 60.0
 _TABLE = "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, state TEXT NOT NULL)"
 
 
@@ -31,10 +32,10 @@ def account_name(url: str, key: Secret) -> str:
     return hashlib.sha256(f"batchgen account\0{url}\0{key.reveal()}".encode()).hexdigest()[:32]
 
 
-def store_path(env: Mapping[str, str]) -> Path:
-    """`$XDG_STATE_HOME/batchgen/accounts.sqlite3`, by default below `~/.local/state`."""
-    folder = env.get("XDG_STATE_HOME")
-    return (Path(folder) if folder else Path.home() / ".local" / "state") / "batchgen" / "accounts.sqlite3"
+def store_path(env: Mapping[str, str]) -> Path | None:
+    """`$XDG_STATE_HOME/batchgen/accounts.sqlite3`, by default below `~/.local/state`; None where nobody has a home."""
+    folder = env.get("XDG_STATE_HOME") or (f"{env['HOME']}/.local/state" if env.get("HOME") else None)
+    return Path(folder) / "batchgen" / "accounts.sqlite3" if folder else None
 
 
 class MemoryAccount:
@@ -42,14 +43,14 @@ class MemoryAccount:
 
     def __init__(self, pace: Pace, clock: Clock, sent_today: int = 0) -> None:
         self._pace, self._clock = pace, clock
-        self._state = AccountState(clock.utc().date().isoformat(), sent_today)
+        self.state = AccountState(clock.utc().date().isoformat(), sent_today)
 
     async def lease(self, n: int) -> Lease:
-        self._state, lease = grant(self._state, self._pace, n, self._clock.utc())
+        self.state, lease = grant(self.state, self._pace, n, self._clock.utc())
         return lease
 
     async def give_back(self, n: int) -> None:
-        self._state = replace(self._state, sent=max(0, self._state.sent - n))
+        self.state = replace(self.state, sent=max(0, self.state.sent - n))
 
 
 class SharedAccount:
@@ -65,16 +66,16 @@ class SharedAccount:
         self._alone = MemoryAccount(pace, clock, sent_today)
         self._sent_today = sent_today
         self._thread = ThreadPoolExecutor(1, "batchgen-account")
-        self._usable = True
+        self._usable_from_s, self._warned = 0.0, False
 
     async def lease(self, n: int) -> Lease:
-        if self._usable:
+        if self._clock.monotonic() >= self._usable_from_s:
             with self._falling_back():
                 return await self._off_loop(self._lease, n)
         return await self._alone.lease(n)
 
     async def give_back(self, n: int) -> None:
-        if self._usable:
+        if self._clock.monotonic() >= self._usable_from_s:
             with self._falling_back():
                 await self._off_loop(self._give_back, n)
 
@@ -89,8 +90,10 @@ class SharedAccount:
         try:
             yield
         except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
-            self._usable = False
-            self._warn(f"{self._path} cannot be used ({error}); other runs with the same key are not counted")
+            self._usable_from_s = self._clock.monotonic() + REST_S
+            if not self._warned:
+                self._warned = True
+                self._warn(f"{self._path} cannot be used ({error}); other runs with the same key are not counted")
 
     def _lease(self, n: int) -> Lease:
         with self._transaction() as connection:
@@ -122,5 +125,7 @@ class SharedAccount:
         return replace(state, sent=max(known, state.sent))
 
     def _write(self, connection: sqlite3.Connection, state: AccountState) -> None:
+        # Should the file become unusable, this run goes on from what was known last.
+        self._alone.state = state
         row = (self._name, msgspec.json.encode(state).decode())
         connection.execute("INSERT OR REPLACE INTO account VALUES (?, ?)", row)

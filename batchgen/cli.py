@@ -35,7 +35,7 @@ RUN = f"""\
 Make every picture of MANIFEST that is not there yet. The same command starts a run, resumes it after anything, and does
 nothing when nothing is left to do. Every flag beats the environment, the environment beats the manifest.
 
-  batchgen run jobs/animals.csv --max-cost 5 --until 06:30
+  batchgen run jobs/animals.csv --max-cost 5 --price black-forest-labs/FLUX.1-schnell=0.003 --until 06:30
   batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
 
 {EXIT_CODES}"""
@@ -54,7 +54,7 @@ Where an output folder stands, from its log; also while a run is at work there.
 _LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("-c", "--concurrency", "concurrency", "requests in flight at most (default 8)"),
     ("", "--rpm", "requests_per_minute", "requests a minute at most"),
-    ("", "--rpd", "requests_per_day", "requests a UTC day at most, over all runs of this output"),
+    ("", "--rpd", "requests_per_day", "requests a UTC day at most, over all runs with this key"),
     ("", "--attempts", "attempts", "tries for a job in this run (default 4)"),
     ("", "--timeout", "timeout_s", "seconds to wait for one answer (default 180; a shorter wait may pay for nothing)"),
     ("", "--max-cost", "max_cost_usd", "US dollars that this output may cost over all its runs"),
@@ -63,7 +63,7 @@ _LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
 
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
-_SHARED = ("output", "api", "api_url", "defaults", "retry", "redo", "redo_missing", "only", "limit")
+_SHARED = ("output", "api", "api_url", "defaults", "prices", "retry", "redo", "redo_missing", "only", "limit")
 
 
 def entry() -> None:
@@ -117,7 +117,8 @@ class _Parser(argparse.ArgumentParser):
         head, colon, given = message.partition("unrecognized arguments: ")
         if colon:
             names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
-            message = f"{head}unknown arguments {' '.join(names)} (a key is never an argument: use NEBULA_API_KEY)"
+            hint = " (a key is never an argument: use NEBULA_API_KEY)" if any("key" in name for name in names) else ""
+            message = f"{head}unknown arguments {' '.join(names)}{hint}"
         super().error(message)
 
 
@@ -167,6 +168,14 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="a default for every job, such as -D model=NAME or -D params.scheduler=ddim (repeatable)",
     )
+    parser.add_argument(
+        "--price",
+        dest="prices",
+        action="append",
+        default=[],
+        metavar="MODEL=USD",
+        help="a picture's price (repeatable)",
+    )
     choice = parser.add_argument_group("which jobs")
     choice.add_argument(
         "--retry",
@@ -201,7 +210,9 @@ def _run_command(commands: Any) -> None:
         help="end when no answer came for so long (default 30m)",
     )
     limits.add_argument(
-        "--until", metavar="HH:MM", help="send nothing that could end after this local time (with Z: UTC)"
+        "--until",
+        metavar="HH:MM",
+        help="send nothing that could end after this local time (with Z: UTC; at most 16 h away)",
     )
     limits.add_argument(
         "--max-runtime", dest="max_runtime_s", type=_duration, metavar="TIME", help="end after so long, such as 8h"
@@ -256,11 +267,10 @@ def _count(text: str) -> int:
 
 def _duration(text: str) -> float:
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
     try:
-        if (seconds := float(number) * units[unit]) > 0:
+        if (seconds := float(text[:-1]) * units[text[-1:]]) > 0:
             return seconds
-    except ValueError:
+    except (ValueError, KeyError):
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 8h")
 

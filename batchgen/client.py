@@ -25,9 +25,10 @@ from batchgen.world import Clock
 MAX_ANSWER_BYTES = 64 << 20
 CONNECT_TIMEOUT_S = 15.0
 PING_TIMEOUT_S = 10.0
+REFUSAL_BODY_S = 5.0
 # A socket that idled may be closed by the server at the very moment it is used again, and the outcome is unknown then.
 KEEPALIVE_S = 4.0
-_KEPT_HEADERS = ("retry-after", "retry-after-ms", "date", "content-type", "location")
+_KEPT_HEADERS = ("retry-after", "retry-after-ms", "date", "location")
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
@@ -143,7 +144,10 @@ class _Resolver(AbstractResolver):
             else:
                 found.set_result(answer)
 
-        threading.Thread(target=look_up, name="batchgen-resolver", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="batchgen-resolver", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(errno.EAGAIN, str(error)) from error
         return await found
 
     async def close(self) -> None:
@@ -161,18 +165,20 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     chunks, size = [], 0
+    refusal = response.status != 200
     try:
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > MAX_ANSWER_BYTES:
-                response.close()
-                if response.status != 200:
-                    break
-                raise AttemptFailed(Failure.BAD_ANSWER, f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
-            chunks.append(chunk)
-    except aiohttp.ClientError:
+        async with asyncio.timeout(REFUSAL_BODY_S if refusal else None):
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > MAX_ANSWER_BYTES:
+                    response.close()
+                    if refusal:
+                        break
+                    raise AttemptFailed(Failure.BAD_ANSWER, f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
+                chunks.append(chunk)
+    except (aiohttp.ClientError, TimeoutError):
         # A refusal is one by its status, however little of its text arrived; half a picture is none.
-        if response.status == 200:
+        if not refusal:
             raise
     return b"".join(chunks)
 

@@ -9,12 +9,16 @@ from batchgen.model import Attempt, Entry, Failure, Job
 
 @dataclass(frozen=True)
 class Tried:
-    """An attempt has ended; what it cost follows from its `billed`, `price_usd` and how many `pictures` came."""
+    """An attempt has ended; what it cost follows from its `billed`, `price_usd` and how many `pictures` came.
+
+    `again`: it was a repetition within this run.
+    """
 
     job: Job
     attempt: Attempt
     price_usd: float | None
     pictures: int = 1
+    again: bool = False
 
 
 @dataclass(frozen=True)

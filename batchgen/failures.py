@@ -56,7 +56,7 @@ class Rule:
     """What follows from one failure.
 
     `retries` bounds the COUNTED ones of a run, `min_wait_s` is the least pause before another attempt, `exit_code` the
-    run's where the failure stops it.
+    run's where the failure stops it, `hint` what somebody should look at then.
     """
 
     end: End
@@ -65,6 +65,7 @@ class Rule:
     effect: Effect = Effect.NONE
     retries: int = 0
     min_wait_s: float = 1.0
+    hint: str = ""
     exit_code: ExitCode = ExitCode.INCOMPLETE
 
 
@@ -72,28 +73,43 @@ _NO, _MAYBE, _YES = Billed.NO, Billed.MAYBE, Billed.YES
 
 RULES: dict[Failure, Rule] = {
     Failure.NOT_CONNECTED: Rule(End.NOT_SENT, _NO, Again.FREE, Effect.OUTAGE),
-    Failure.TLS: Rule(End.NOT_SENT, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.USAGE),
+    Failure.TLS: Rule(
+        End.NOT_SENT, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.USAGE, hint="look at the API address"
+    ),
     Failure.TOO_MANY_FILES: Rule(End.NOT_SENT, _NO, Again.COUNTED, Effect.FEWER, retries=3, min_wait_s=5),
     Failure.RATE_LIMITED: Rule(End.REFUSED, _NO, Again.FREE, Effect.COOLDOWN),
     Failure.QUOTA_SPENT: Rule(End.REFUSED, _NO, Again.FREE, Effect.QUOTA, exit_code=ExitCode.WORK_LEFT),
     Failure.BAD_REQUEST: Rule(End.REFUSED, _NO, Again.NEVER, Effect.CANARY),
     Failure.REFUSED_CONTENT: Rule(End.REFUSED, _MAYBE, Again.NEVER),
-    Failure.UNAUTHORIZED: Rule(End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.ACCOUNT),
-    Failure.BILLING: Rule(End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.ACCOUNT),
-    Failure.FORBIDDEN: Rule(End.REFUSED, _NO, Again.NEVER, Effect.CANARY, exit_code=ExitCode.ACCOUNT),
-    Failure.NOT_FOUND: Rule(End.REFUSED, _NO, Again.NEVER, Effect.CANARY, exit_code=ExitCode.USAGE),
+    Failure.UNAUTHORIZED: Rule(
+        End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.ACCOUNT, hint="look at the API key"
+    ),
+    Failure.BILLING: Rule(
+        End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.ACCOUNT, hint="look at the account's balance"
+    ),
+    Failure.FORBIDDEN: Rule(
+        End.REFUSED, _NO, Again.NEVER, Effect.CANARY, exit_code=ExitCode.ACCOUNT, hint="look at what the key may do"
+    ),
+    Failure.NOT_FOUND: Rule(
+        *(End.REFUSED, _NO, Again.NEVER, Effect.CANARY),
+        exit_code=ExitCode.USAGE,
+        hint="look at the model's name and the API address",
+    ),
     Failure.CONFLICT: Rule(End.REFUSED, _MAYBE, Again.NEVER),
-    Failure.REDIRECT: Rule(End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.USAGE),
-    Failure.SERVER_TIMEOUT: Rule(End.REFUSED, _NO, Again.COUNTED, Effect.SLOW, retries=3),
+    Failure.REDIRECT: Rule(
+        End.REFUSED, _NO, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.USAGE, hint="look at the API address"
+    ),
+    Failure.SERVER_TIMEOUT: Rule(End.REFUSED, _NO, Again.COUNTED, Effect.OUTAGE, retries=3),
     Failure.SERVER_ERROR: Rule(End.REFUSED, _MAYBE, Again.COUNTED, Effect.OUTAGE, retries=2),
     Failure.UNAVAILABLE: Rule(End.REFUSED, _NO, Again.COUNTED, Effect.OUTAGE, retries=3),
     Failure.GATEWAY: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=30),
     Failure.NO_ANSWER: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=30),
-    Failure.API_FAILED: Rule(End.REFUSED, _MAYBE, Again.COUNTED, Effect.SLOW, retries=1),
+    Failure.API_FAILED: Rule(End.REFUSED, _MAYBE, Again.COUNTED, Effect.OUTAGE, retries=1),
     Failure.BAD_ANSWER: Rule(End.USELESS, _YES, Again.RATIONED, Effect.OUTAGE),
     Failure.BAD_GATEWAY_BODY: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=60),
     Failure.UNCLASSIFIED: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.SLOW),
     Failure.IN_DOUBT: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED),
+    Failure.UNSENDABLE: Rule(End.NOT_SENT, _NO, Again.NEVER),
     Failure.INPUT_CHANGED: Rule(End.NOT_SENT, _NO, Again.NEXT_RUN),
     Failure.STORAGE: Rule(End.USELESS, _YES, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.STORAGE),
     Failure.INTERNAL: Rule(End.USELESS, _MAYBE, Again.NEVER),
@@ -146,7 +162,7 @@ _BY_MESSAGE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
         frozenset({200, 400, 402, 403, 429}),
         re.compile(r"insufficient (quota|balance|credits?|funds)|out of credits?|balance is", re.I),
     ),
-    (Failure.BILLING, frozenset({200, 400, 402, 403}), re.compile(r"billing|payment", re.I)),
+    (Failure.BILLING, frozenset({200, 402, 403}), re.compile(r"billing|payment", re.I)),
     (
         Failure.QUOTA_SPENT,
         frozenset({200, 403, 429, 503}),
@@ -247,7 +263,8 @@ def next_step(failure: Failure, life: tuple[Attempt, ...], in_run: int, allowanc
                 return Step.FAIL
             spent = _taken(life[in_run:], Counts.RETRY)
             # Where nobody else succeeds nothing counts; yet one last job must not be tried all night.
-            again = spent <= min(rule.retries, allowance.attempts - 1) and len(life) - in_run < TRIES_IN_RUN
+            tries = sum(a.failure is not None and RULES[a.failure].again is Again.COUNTED for a in life[in_run:])
+            again = spent <= min(rule.retries, allowance.attempts - 1) and tries < TRIES_IN_RUN
             return Step.RETRY if again else Step.LEAVE
     return Step.RETRY
 

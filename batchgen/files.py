@@ -6,6 +6,7 @@ moved or replaced during a run. Files are the owner's alone.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ class PosixFiles:
     @contextmanager
     def _parent(self, path: str) -> Iterator[tuple[int, str]]:
         """The folder that holds `path`, opened step by step so that no link on the way leads elsewhere."""
-        *folders, name = path.split("/")
+        *folders, name = parts = path.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts):
+            raise OSError(errno.EINVAL, "not a path inside the folder", path)
         at = self._root
         try:
             for folder in folders:

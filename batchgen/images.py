@@ -72,7 +72,8 @@ def _png(data: bytes) -> tuple[int, int]:
             raise IndexError
         if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise BadAnswer(f"the png picture is damaged (checksum of its {kind!r} part)")
-        kinds.add(kind)
+        if length or kind != b"IDAT":
+            kinds.add(kind)
         at = end
         if kind == b"IEND":
             break
@@ -101,7 +102,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xDA:
             scans += 1
             found = _SCAN_END.search(data, at)
-            if not found:
+            if not found or found.start() == at:
                 raise IndexError
             at = found.start()
     if not scans:

@@ -219,6 +219,7 @@ class Failure(StrEnum):
     UNCLASSIFIED = "unclassified"
     IN_DOUBT = "in_doubt"
     INPUT_CHANGED = "input_changed"
+    UNSENDABLE = "unsendable"
     STORAGE = "storage"
     INTERNAL = "internal"
 

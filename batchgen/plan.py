@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
-from batchgen.model import Job, ManifestError, Outcome, Problem, Selection, Standing, UsageError
+from batchgen.model import Job, ManifestChanged, ManifestError, Outcome, Problem, Selection, Standing, UsageError
 from batchgen.text import counted
 
 SHOWN_PROBLEMS = 100
@@ -53,7 +53,8 @@ class Plan:
         """The jobs with this mark, from a second walk over the same manifest."""
         for number, job in enumerate(jobs):
             if number < len(self.marks) and self.marks[number] == mark:
-                assert isinstance(job, Job)
+                if isinstance(job, Problem):
+                    raise ManifestChanged(f"{job.file} was edited while it was read")
                 yield job
 
     def cost_usd(self, prices_usd: Mapping[str, float]) -> float | None:

@@ -6,6 +6,7 @@ Reads no file and no variable by itself: environment and key arrive as arguments
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class Flags:
     api_url: str | None = None
     limits: Mapping[str, Any] = field(default_factory=dict)
     defaults: Sequence[str] = ()
+    prices: Sequence[str] = ()
     selection: Selection = field(default_factory=Selection)
     give_up_after_s: float | None = None
     max_runtime_s: float | None = None
@@ -66,6 +68,7 @@ class Flags:
         *,
         output: str | os.PathLike[str] | None = None,
         defaults: Sequence[str] | Mapping[str, Any] = (),
+        prices: Sequence[str] | Mapping[str, float] = (),
         retry: Iterable[str] = (),
         redo: bool = False,
         redo_missing: bool = False,
@@ -86,6 +89,7 @@ class Flags:
             output=None if output is None else Path(output),
             limits=others,
             defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
+            prices=[f"{k}={v}" for k, v in prices.items()] if isinstance(prices, Mapping) else prices,
             selection=Selection(frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit),
             **own,
         )
@@ -149,7 +153,7 @@ def resolve(
         limits=_limits(flags, env, header, problems),
         overrides=_overrides(flags, problems),
         defaults=header.defaults,
-        prices_usd=header.prices_usd,
+        prices_usd=dict(header.prices_usd) | _prices(flags, problems),
         selection=flags.selection,
         give_up_after_s=flags.give_up_after_s or DEFAULT_PATIENCE_S,
         wait_for_quota=flags.on_quota == "wait",
@@ -165,6 +169,11 @@ def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list
     said: dict[str, Any] = dict(header.limits)
     said |= {name: value for name in LIMITS if (value := env.get(f"BATCHGEN_{name.upper()}", "").strip())}
     said |= {name: value for name, value in flags.limits.items() if value is not None}
+    known = {"BATCHGEN_API", "BATCHGEN_API_URL", *(f"BATCHGEN_{name.upper()}" for name in LIMITS)}
+    for name in env:
+        if name.startswith("BATCHGEN_") and name not in known:
+            near = manifest.nearest(name, known, cutoff=0.6)
+            problems.append(f"{name} is not a known variable" + (f"; did you mean {near.upper()}?" if near else ""))
     clean, complaints = manifest.check_each(said, LIMITS)
     problems += [c.what + (f"; {c.fix}" if c.fix else "") for c in complaints]
     return Limits(**clean)
@@ -176,6 +185,20 @@ def _overrides(flags: Flags, problems: list[str]) -> dict[str, Any]:
     except UsageError as error:
         problems.append(str(error))
         return {}
+
+
+def _prices(flags: Flags, problems: list[str]) -> dict[str, float]:
+    """What `--price MODEL=USD` says."""
+    found = {}
+    for said in flags.prices:
+        model, equals, amount = said.rpartition("=")
+        try:
+            if not (equals and model and 0 <= (price := float(amount)) < math.inf):
+                raise ValueError
+            found[model] = price
+        except ValueError:
+            problems.append(f"--price {printable(said, 60)}: expected MODEL=USD, such as my/model=0.003")
+    return found
 
 
 def _key(key: str | None, problems: list[str]) -> Secret | None:

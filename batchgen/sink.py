@@ -42,7 +42,8 @@ class LocalSink:
         for item in staged:
             self.files.sync(item.handle)
         for item in staged:
-            self.files.close(item.handle)
+            with contextlib.suppress(OSError):  # the bytes are durable already
+                self.files.close(item.handle)
 
     def is_staged(self, staged: Staged) -> bool:
         """Whether the bytes are still under their temporary name."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from batchgen import images
 from batchgen.manifest import Document, Format, Row, format_of, read
 from batchgen.manifest.row import Place, nowhere
-from batchgen.model import FileInput, Header, InputChanged, Job, ManifestChanged, Problem, UsageError
+from batchgen.model import BadAnswer, FileInput, Header, InputChanged, Job, ManifestChanged, Problem, UsageError
 
 MAX_INPUT_BYTES = 20 << 20
 
@@ -48,14 +48,21 @@ class Source:
         if self._document:
             yield from self._document.rows
             return
+        self.check_unchanged()
         with self.path.open("rb") as file:
             yield from read(str(self.path), self.format, file).rows
         self.check_unchanged()
 
     def check_unchanged(self) -> None:
         """Raises ManifestChanged where the file is not the one that was opened first."""
-        if self._document is None and _signature(self.path) != self._signature:
-            raise ManifestChanged(f"{self.path} was edited while it was read; run the same command again")
+        if self._document is not None:
+            return
+        try:
+            same = _signature(self.path) == self._signature
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise ManifestChanged(f"{self.path} was edited or moved while it was read")
 
 
 def _signature(path: Path) -> tuple[int, int, int]:
@@ -119,8 +126,10 @@ class Inputs:
             data = place.read_bytes()
         except OSError as error:
             raise ValueError(f"{path!r} cannot be read: {error.strerror}") from error
-        if images.sniff(data) is None:
-            raise ValueError(f"{path!r} is not a PNG, JPEG or WebP picture")
+        try:
+            images.check(data)
+        except BadAnswer as error:
+            raise ValueError(f"{path!r} cannot be sent: {error}") from error
         return data
 
 

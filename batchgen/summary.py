@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -92,14 +93,15 @@ class Tally:
     exposure_usd: float = 0.0
     priced: bool = False
     inference_s: array[float] = field(default_factory=lambda: array("d"))
-    groups: dict[tuple[str, Outcome], FailureGroup] = field(default_factory=dict)
+    groups: dict[tuple[str, Outcome, str], FailureGroup] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         match event:
             case Finished(entry=entry):
                 self._finished(entry)
-            case Tried(attempt=attempt, price_usd=price_usd, pictures=pictures):
+            case Tried(attempt=attempt, price_usd=price_usd, pictures=pictures, again=again):
+                self.retries += again
                 self._tried(attempt, price_usd, pictures)
             case Left(failure=failure):
                 self.left[failure.value] = self.left.get(failure.value, 0) + 1
@@ -121,9 +123,10 @@ class Tally:
         """Group a job without a picture, of this run or an earlier one, by the cause of its last attempt."""
         last = entry.attempts[-1] if entry.attempts else None
         cause = (last.failure if last else None) or Failure.INTERNAL
-        key = (cause.value, entry.outcome)
-        if key not in self.groups and len(self.groups) < _GROUPS:
-            message = (last.message if last else None) or ""
+        message = (last.message if last else None) or ""
+        # Messages that differ in numbers alone are one cause; beyond so many groups the kind of failure must do.
+        key = (cause.value, entry.outcome, re.sub("[0-9]+", "#", message) if len(self.groups) < _GROUPS else "")
+        if key not in self.groups:
             self.groups[key] = FailureGroup(cause.value, entry.outcome, 0, message, [])
         if group := self.groups.get(key):
             group.count += 1
@@ -132,7 +135,6 @@ class Tally:
 
     def _tried(self, attempt: Attempt, price_usd: float | None, pictures: int) -> None:
         self.requests += 1
-        self.retries += attempt.n > 1
         if price_usd is not None:
             self.priced = True
             self.cost_usd += price_usd * pictures * (attempt.billed is Billed.YES)
@@ -167,7 +169,7 @@ def exit_code(counts: JobCounts, stops: Iterable[ExitCode]) -> ExitCode:
 
 def verdict(code: ExitCode, counts: JobCounts, made: int, reasons: Sequence[str]) -> str:
     """One sentence for the morning."""
-    why = f": {reasons[0]}" if reasons else ""
+    why = f": {reasons[0].rstrip('. ')}" if reasons else ""
     again = "run the same command again"
     left = f"{counts.pending} of {counts.selected} jobs are left"
     match code:
@@ -176,9 +178,13 @@ def verdict(code: ExitCode, counts: JobCounts, made: int, reasons: Sequence[str]
         case ExitCode.OK:
             return f"{counts.done} of {counts.selected} jobs are done"
         case ExitCode.INCOMPLETE:
-            return f"finished, but {counts.failed + counts.uncertain} of {counts.selected} jobs have no picture"
+            retry = " ".join(
+                f"--retry {n}" for n, k in (("failed", counts.failed), ("uncertain", counts.uncertain)) if k
+            )
+            without = f"{counts.failed + counts.uncertain} of {counts.selected} jobs"
+            return f"finished, but without a picture for {without}; to try them again: {retry}"
         case ExitCode.WORK_LEFT:
-            return f"{left}{why}; {again}"
+            return f"{left}{why}" if "raise it with" in why else f"{left}{why}; {again}"
         case ExitCode.ACCOUNT:
             return f"stopped, the account was refused{why}; {left}"
         case ExitCode.USAGE:
@@ -213,7 +219,7 @@ def render(summary: Summary) -> Iterator[str]:
         yield f"  {group.outcome:<9}  {group.count} x {group.failure}: {group.message}"
         yield f"             {', '.join(group.jobs[:3])}{more}"
     for failure, count in sorted(summary.left.items()):
-        yield f"  left over  {count} x {failure}; the same command tries them again"
+        yield f"  left over  {count} x {failure}"
     for notice in summary.notices:
         yield f"  note       {notice}"
     yield f"  output     {summary.output}"

@@ -64,8 +64,8 @@ class Committer:
         if not entries:
             return results
         lines = [joblog.encode(entry) for entry in entries]
+        self._persist(lambda: self._prepare(entries, lines))
         if moves:
-            self._persist(lambda: self._prepare(entries, lines))
             self._persist(lambda: self._publish(entries, moves))
         self._persist(lambda: self.folder.append_log(b"".join(lines)))
         self.folder.sync_log()
@@ -151,7 +151,8 @@ class Committer:
 
     def _prepare(self, entries: Sequence[Entry], lines: Sequence[bytes]) -> None:
         done = [joblog.prepared(e, line) for e, line in zip(entries, lines, strict=True) if e.images]
-        self.folder.append_attempts(b"".join(done))
+        if done:
+            self.folder.append_attempts(b"".join(done))
         self.folder.sync_attempts()
 
     def _publish(self, entries: Sequence[Entry], moves: Sequence[tuple[Staged, str]]) -> None:

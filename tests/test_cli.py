@@ -136,7 +136,7 @@ def test_wrong_arguments_are_named(capsys: pytest.CaptureFixture[str], arguments
 
 CODES: dict[str, tuple[list[str], list[str], int, str]] = {
     "done": ([], [], 0, "3 jobs are done"),
-    "one refused": (["refuse:x1"], [], 3, "1 of 3 jobs have no picture"),
+    "one refused": (["refuse:x1"], [], 3, "without a picture for 1 of 3 jobs"),
     "quota": (["quota:x1"], [], 4, "run the same command again"),
     "budget": ([], ["--max-requests", "2"], 4, "--max-requests"),
     "wrong key": (["401:x1"], [], 6, "the account was refused"),
@@ -263,7 +263,7 @@ def test_quiet_is_silent_on_success_and_only_then(
         assert capsys.readouterr() == ("", "")
     manifest = place.jobs("a", name="n.yaml")
     assert main(["run", str(manifest), "--quiet", "--api-url", beside("refuse").url]) == 3
-    assert "1 of 1 jobs have no picture" in capsys.readouterr().err
+    assert "without a picture for 1 of 1 jobs" in capsys.readouterr().err
 
 
 def test_check_sends_nothing_and_makes_nothing(

@@ -404,7 +404,7 @@ def test_other_bytes_are_not_adopted(tmp_path: Path, where: str) -> None:
     put(tmp_path, "images/a.png" if where == "final" else f".batchgen/tmp/{of.images[0].sha256[:32]}-0", b"eno")
     with opened(tmp_path) as folder:
         assert folder.standing(job("a")) is Standing.PENDING
-        assert folder.lives.doubtful() == 1
+        assert len(folder.lives.doubtful()) == 1
     assert (tmp_path / LOG).read_bytes() == b""
 
 
@@ -480,7 +480,7 @@ def test_an_intent_without_an_end_is_in_doubt(tmp_path: Path) -> None:
     """A request that was about to leave when the process died may have been paid for, and counts so."""
     note(tmp_path, intent("a", price_usd=0.5), intent("b"), end("b"))
     with opened(tmp_path) as folder:
-        assert folder.lives.doubtful() == 1
+        assert len(folder.lives.doubtful()) == 1
         assert folder.lives.exposure_usd() == 0.5
         assert folder.standing(job("a")) is Standing.PENDING
 

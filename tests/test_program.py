@@ -29,7 +29,7 @@ def test_run_is_silent_unless_told_otherwise(place: Place, capfd: pytest.Capture
     batchgen.run(place.jobs("a"), api="sandbox")
     assert capfd.readouterr() == ("", "")
     batchgen.run(place.jobs("a"), api="sandbox", quiet=False)
-    assert "nothing to do" in capfd.readouterr().err
+    assert "1 job: 1 done" in capfd.readouterr().err
 
 
 async def test_run_inside_an_event_loop_says_what_to_do_instead(place: Place) -> None:

@@ -517,10 +517,10 @@ async def test_a_folder_in_a_pictures_place_fails_storage_and_loses_nothing(plac
     (place.output / "images/a.png").mkdir(parents=True)
     manifest = place.jobs("a")
     async with sandbox() as server:
-        summary = await go(manifest, server)
+        summary = await go(manifest, server, redo_missing=True)
         assert (summary.exit_code, summary.pending) == (ExitCode.STORAGE, 1)
         (place.output / "images/a.png").rmdir()
-        summary = await go(manifest, server)
+        summary = await go(manifest, server, redo_missing=True)
         assert (summary.exit_code, summary.done, server.ledger.requests) == (0, 1, 1)
     assert place.files() == {"a.png"}
 
@@ -529,9 +529,26 @@ async def test_somebody_elses_file_at_a_pictures_name_is_kept(place: Place) -> N
     """A file that batchgen did not make is moved aside, not overwritten."""
     place.write("outputs/m/images/a.png", b"my own drawing")
     async with sandbox() as server:
-        assert (await go(place.jobs("a"), server)).exit_code == 0
+        with pytest.raises(UsageError, match="the log knows 0 jobs"):
+            await go(place.jobs("a"), server)
+        assert (await go(place.jobs("a"), server, redo_missing=True)).exit_code == 0
     [kept] = place.files("superseded")
     assert (place.output / "superseded" / kept).read_bytes() == b"my own drawing"
+
+
+async def test_a_log_that_is_gone_buys_nothing_again(place: Place) -> None:
+    """With the log emptied or cut back nothing is sent before somebody says that it shall be paid for again."""
+    names = [f"job-{n}" for n in range(30)]
+    async with sandbox() as server:
+        await go(place.jobs(*names), server)
+        whole = (place.output / "log.jsonl").read_bytes()
+        for left in (b"", b"".join(whole.splitlines(keepends=True)[:10])):
+            (place.output / "log.jsonl").write_bytes(left)
+            with pytest.raises(UsageError, match="--redo-missing"):
+                await go(place.jobs(*names), server)
+        (place.output / "log.jsonl").write_bytes(whole)
+        assert (await go(place.jobs(*names), server)).made == 0
+    assert server.ledger.requests == 30
 
 
 # Where things go

@@ -48,10 +48,10 @@ def test_no_seconds_are_invented() -> None:
 
 
 def test_jobs_without_a_picture_are_grouped_by_their_last_cause() -> None:
-    """Jobs that ended alike are one group, with the first message; outcome and cause keep groups apart."""
+    """Jobs that ended alike but for numbers are one group; outcome, cause and words keep groups apart."""
     tally = Tally()
-    refused = failed(Failure.BAD_REQUEST, message="too wide")
-    also = failed(Failure.BAD_REQUEST, 2, message="too high")
+    refused = failed(Failure.BAD_REQUEST, message="too wide: 9999")
+    also = failed(Failure.BAD_REQUEST, 2, message="too wide: 70000")
     lost = failed(Failure.NO_ANSWER, 1)
     for id, outcome, attempts in (
         ("a", Outcome.FAILED, (refused,)),
@@ -60,15 +60,17 @@ def test_jobs_without_a_picture_are_grouped_by_their_last_cause() -> None:
         ("d", Outcome.UNCERTAIN, (lost,)),
         ("e", Outcome.FAILED, ()),
         ("f", Outcome.FAILED, (failed(Failure.TLS, message=None),)),
+        ("g", Outcome.FAILED, (failed(Failure.BAD_REQUEST, message="no mask"),)),
     ):
         tally(Finished(entry(job=id, outcome=outcome, attempts=attempts, images=())))
-    assert (tally.done, tally.failed, tally.uncertain, tally.pictures) == (0, 4, 2, 0)
+    assert (tally.done, tally.failed, tally.uncertain, tally.pictures) == (0, 5, 2, 0)
     assert list(tally.groups.values()) == [
-        FailureGroup("bad_request", Outcome.FAILED, 2, "too wide", ["a", "b"]),
-        FailureGroup("bad_request", Outcome.UNCERTAIN, 1, "too wide", ["c"]),
+        FailureGroup("bad_request", Outcome.FAILED, 2, "too wide: 9999", ["a", "b"]),
+        FailureGroup("bad_request", Outcome.UNCERTAIN, 1, "too wide: 9999", ["c"]),
         FailureGroup("no_answer", Outcome.UNCERTAIN, 1, "it was no_answer", ["d"]),
         FailureGroup("internal", Outcome.FAILED, 1, "", ["e"]),
         FailureGroup("tls", Outcome.FAILED, 1, "", ["f"]),
+        FailureGroup("bad_request", Outcome.FAILED, 1, "no mask", ["g"]),
     ]
 
 
@@ -116,10 +118,10 @@ def test_an_unknown_price_is_no_price() -> None:
 
 
 def test_retries_are_requests_after_the_first() -> None:
-    """Every attempt is a request, and those of a job that was sent before are retries."""
+    """Every attempt is a request, and those that repeat one of this run are retries; a later run's first is none."""
     tally = Tally()
-    for n in (1, 2, 3, 1):
-        tally(Tried(job(), attempt(n), None))
+    for n, again in ((1, False), (2, True), (3, True), (4, False)):
+        tally(Tried(job(), attempt(n), None, again=again))
     assert (tally.requests, tally.retries) == (4, 2)
 
 
@@ -209,7 +211,12 @@ SOME = JobCounts(selected=10, done=4, failed=2, uncertain=1, pending=3)
 VERDICTS = [
     pytest.param(ExitCode.OK, 0, "nothing to do: 4 of 10 jobs are done", id="nothing made"),
     pytest.param(ExitCode.OK, 4, "4 of 10 jobs are done", id="done"),
-    pytest.param(ExitCode.INCOMPLETE, 4, "finished, but 3 of 10 jobs have no picture", id="incomplete"),
+    pytest.param(
+        ExitCode.INCOMPLETE,
+        4,
+        "finished, but without a picture for 3 of 10 jobs; to try them again: --retry failed --retry uncertain",
+        id="incomplete",
+    ),
     pytest.param(ExitCode.WORK_LEFT, 4, "3 of 10 jobs are left: why; run the same command again", id="left"),
     pytest.param(ExitCode.ACCOUNT, 4, "stopped, the account was refused: why; 3 of 10 jobs are left", id="account"),
     pytest.param(
@@ -303,8 +310,8 @@ def test_a_full_summary() -> None:
         "             a, b, c and 2 more",
         "  uncertain  1 x no_answer: gone",
         "             f",
-        "  left over  1 x tls; the same command tries them again",
-        "  left over  3 x unavailable; the same command tries them again",
+        "  left over  1 x tls",
+        "  left over  3 x unavailable",
         "  note       look here",
         "  output     outputs/m",
     ]

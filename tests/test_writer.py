@@ -207,7 +207,7 @@ def test_a_verdict_needs_no_picture(desk: Desk) -> None:
     """A job that ended without a picture is a log line, durable when the call returns, and nothing else."""
     [result] = desk.commit(Verdict(delivery().draft, Outcome.FAILED))
     assert isinstance(result, Entry) and (result.outcome, result.images) == (Outcome.FAILED, ())
-    assert desk.disk.story == ["write log.jsonl", "sync log.jsonl"]
+    assert desk.disk.story == [f"sync {ATTEMPTS}", "write log.jsonl", "sync log.jsonl"]
     assert desk.log == [result]
 
 

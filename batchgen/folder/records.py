@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from batchgen import joblog
-from batchgen.joblog import Fold, Lives, Seen
+from batchgen.joblog import Fold, Lives, Seen, SeenPicture
 from batchgen.layout import ATTEMPTS, LOG, STATE, superseded
 from batchgen.model import Entry, Job, Outcome, Standing, UsageError
 from batchgen.world import Files
@@ -19,12 +19,14 @@ _LINE_BYTES = 4096
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
 
-    `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others.
+    `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others;
+    `logged` is how many jobs its log knew.
     """
 
     manifest: str
     api: str = ""
     defaults: tuple[str, ...] = ()
+    logged: int = 0
     run: str = ""
     pid: int = 0
     host: str = ""
@@ -74,20 +76,21 @@ class Records:
             return Standing(row.outcome.value)
         seen = self.seen(row.offset)
         rivals = len(self.fold.rows(job.id)) > 1
-        if self.in_place(seen, rivals=rivals):
+        here = [self.in_place(seen, picture, rivals=rivals) for picture in seen.images]
+        if all(here):
             return Standing.DONE
-        away = all(
-            self.files.size_of(superseded(p.file, seen.fingerprint, p.sha256)) == p.size_bytes for p in seen.images
-        )
-        return Standing.SUPERSEDED if away else Standing.MISSING
+        there = all(at or self.is_away(seen, p) for at, p in zip(here, seen.images, strict=True))
+        return Standing.SUPERSEDED if there else Standing.MISSING
 
-    def in_place(self, seen: Seen, *, rivals: bool) -> bool:
-        """Whether the entry's pictures bear their final names; with `rivals` those could be another entry's."""
-        return all(
-            self.files.size_of(p.file) == p.size_bytes
-            and not (rivals and self.files.size_of(superseded(p.file, seen.fingerprint, p.sha256)) is not None)
-            for p in seen.images
-        )
+    def in_place(self, seen: Seen, picture: SeenPicture, *, rivals: bool) -> bool:
+        """Whether the entry's picture bears its final name; with `rivals` another entry's could bear it."""
+        if self.files.size_of(picture.file) != picture.size_bytes:
+            return False
+        return not (rivals and self.is_away(seen, picture))
+
+    def is_away(self, seen: Seen, picture: SeenPicture) -> bool:
+        """Whether the entry's picture has been moved to `superseded/`."""
+        return self.files.size_of(superseded(picture.file, seen.fingerprint, picture.sha256)) == picture.size_bytes
 
     def seen(self, offset: int) -> Seen:
         return joblog.decode_seen(self._line(offset))

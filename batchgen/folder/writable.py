@@ -100,7 +100,8 @@ class Folder(Records):
         for line in list(self.lives.prepared.values()):
             self._adopt(line)
         for name in self.files.names(TMP):
-            self.files.remove(f"{TMP}/{name}")
+            if self.files.size_of(f"{TMP}/{name}") != -1:
+                self.files.remove(f"{TMP}/{name}")
 
     def _read(self, file: _Appender, path: str, add: Callable[[bytes, int], None]) -> None:
         good = fold_lines(lines(self.files, file.handle), path, add)
@@ -121,11 +122,12 @@ class Folder(Records):
         if not found:
             return
         for place, picture in zip(found, seen.images, strict=True):
+            parent = str(PurePosixPath(picture.file).parent)
             if place != picture.file:
                 self.make_way(seen.job, [picture.file])
-                self.files.make_dir(str(PurePosixPath(picture.file).parent))
+                self.files.make_dir(parent)
                 self.files.rename(place, picture.file)
-                self.files.sync_dir(str(PurePosixPath(picture.file).parent))
+            self.files.sync_dir(parent)
         self._entries.append(line)
         self._entries.sync()
         self.fold.add(line, self.files.size(self._entries.handle) - len(line))
@@ -165,9 +167,11 @@ class Folder(Records):
         They were paid for: nothing is overwritten and nothing deleted. Durable when the caller syncs the folders.
         """
         for row in self.fold.rows(job):
-            if row.outcome is Outcome.DONE and self.in_place(seen := self.seen(row.offset), rivals=True):
+            if row.outcome is Outcome.DONE:
+                seen = self.seen(row.offset)
                 for picture in seen.images:
-                    self._move(picture.file, superseded(picture.file, seen.fingerprint, picture.sha256))
+                    if self.in_place(seen, picture, rivals=True):
+                        self._move(picture.file, superseded(picture.file, seen.fingerprint, picture.sha256))
         for file in files:
             size = self.files.size_of(file)
             if size == -1:
@@ -186,9 +190,11 @@ class Folder(Records):
         """Bring the job's superseded pictures back under their names; the log says so with `again(entry)`."""
         entry = self.entry(job.id, job.fingerprint)
         assert entry is not None
-        self.make_way(job.id, [picture.file for picture in entry.images])
-        for picture in entry.images:
-            self._move(superseded(picture.file, entry.fingerprint, picture.sha256), picture.file)
+        seen = self.seen(self.fold.row(job.id, job.fingerprint).offset)  # type: ignore[union-attr]
+        away = [picture for picture in seen.images if self.is_away(seen, picture)]
+        self.make_way(job.id, [picture.file for picture in away])
+        for picture in away:
+            self._move(superseded(picture.file, seen.fingerprint, picture.sha256), picture.file)
         line = joblog.encode(again(entry))
         self._entries.append(line)
         self._entries.sync()

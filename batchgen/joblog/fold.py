@@ -168,9 +168,9 @@ class Lives:
         """What unfinished jobs may have cost."""
         return sum(e.price_usd or 0.0 for e in self.ended() if e.attempt.billed is not Billed.NO)
 
-    def doubtful(self) -> int:
-        """How many jobs' last attempt may have been paid without an answer."""
-        return sum(life[max(life)].attempt.failure is Failure.IN_DOUBT for life in self._attempts.values())
+    def doubtful(self) -> set[tuple[str, str]]:
+        """The jobs whose last attempt may have been paid for without an answer."""
+        return {who for who, life in self._attempts.items() if life[max(life)].attempt.failure is Failure.IN_DOUBT}
 
 
 def _in_doubt(intent: Intent) -> Ended:

@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 from batchgen.manifest import document, tables
 from batchgen.manifest.document import Document
-from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_each, overrides
+from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_each, nearest, overrides
 from batchgen.manifest.jobs import Rules, canonical, fingerprint, jobs
 from batchgen.manifest.row import Row
 from batchgen.model import Header
@@ -30,6 +30,7 @@ __all__ = [
     "fingerprint",
     "format_of",
     "jobs",
+    "nearest",
     "overrides",
     "read",
 ]

@@ -21,6 +21,9 @@ MAX_CELL_CHARS = 1 << 20
 Rows = Iterator[Row | Problem]
 
 
+_LONE_CR = ("a carriage return stands alone", "end lines with LF or CR LF")
+
+
 def txt_rows(file: str, lines: Iterable[bytes]) -> Rows:
     """One prompt a line; blank lines are skipped."""
     source = _Lines(file, lines)
@@ -28,6 +31,8 @@ def txt_rows(file: str, lines: Iterable[bytes]) -> Rows:
         prompt = line.removesuffix("\n").removesuffix("\r")
         if source.problems:
             yield from source.taken()
+        elif "\r" in prompt:
+            yield Problem(file, source.line, prompt.index("\r") + 1, *_LONE_CR)
         elif prompt.strip():
             yield Row(source.line, {"prompt": prompt}, partial(_line_start, source.line))
 
@@ -150,7 +155,7 @@ def _csv_complaint(message: str) -> tuple[str, str]:
     if "field limit" in message:
         return f"a cell is longer than {MAX_CELL_CHARS:,} characters", "look for a double quote that is never closed"
     if "new-line" in message:
-        return "a carriage return stands alone", "end lines with LF or CR LF"
+        return _LONE_CR
     return f"not valid CSV: {message}", ""
 
 

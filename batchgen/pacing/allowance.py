@@ -58,6 +58,7 @@ class Lease:
 
     delays_s: tuple[float, ...]
     keep_s: float = math.inf
+    day: str = ""
 
 
 def grant(state: AccountState, pace: Pace, n: int, utc: datetime) -> tuple[AccountState, Lease]:
@@ -70,7 +71,7 @@ def grant(state: AccountState, pace: Pace, n: int, utc: datetime) -> tuple[Accou
     first_s = max(now_s, state.next_s - set_back_s)
     delays_s = tuple(first_s - now_s + k * pace.interval_s for k in range(n))
     after = replace(state, sent=state.sent + n, next_s=first_s + n * pace.interval_s, granted_s=now_s)
-    return after, Lease(delays_s, STALE_S if pace.requests_per_minute else math.inf)
+    return after, Lease(delays_s, STALE_S if pace.requests_per_minute else math.inf, state.day)
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Tickets:
     spent: bool = False
     stale: int = 0
     _keep_s: float = math.inf
+    _day: str = ""
 
     def hold(self, now_s: float) -> Hold | None:
         while self.times_s and self.times_s[0] < now_s - self._keep_s:
@@ -92,8 +94,16 @@ class Tickets:
         return Hold(wait_s, "requests per minute") if wait_s > 0 else None
 
     def add(self, now_s: float, lease: Lease) -> None:
+        self.turn(lease.day)
         self.spent, self._keep_s = not lease.delays_s, lease.keep_s
         self.times_s.extend(now_s + delay_s for delay_s in lease.delays_s)
+
+    def turn(self, day: str) -> None:
+        """A new UTC day: what was leased yesterday is counted there and cannot be used or given back."""
+        if day and self._day and day != self._day:
+            self.stale, self.spent = 0, False
+            self.times_s.clear()
+        self._day = day or self._day
 
     def sent(self) -> None:
         self.times_s.popleft()
@@ -117,6 +127,12 @@ class Day:
         if self.closed_until is None:
             return None
         return Hold((self.closed_until - utc).total_seconds(), "the day's quota is spent")
+
+    def close_by_count(self, utc: datetime, jitter: float) -> None:
+        """Until our own count and the server's clock have both reached another day."""
+        self.close(utc, jitter)
+        assert self.closed_until is not None
+        self.closed_until = max(self.closed_until, next_reset(utc, jitter))
 
     def close(self, utc: datetime, jitter: float) -> None:
         """Until the next day begins by the server's clock, which is `skew` ahead of ours."""
@@ -149,6 +165,10 @@ class Budget:
     def refused(self, price_usd: float) -> None:
         """The request turned out to cost nothing."""
         self.spent_usd -= price_usd
+
+    def correct(self, difference_usd: float) -> None:
+        """An answer cost more, or less, than was expected of it."""
+        self.spent_usd += difference_usd
 
     def unsent(self, price_usd: float) -> None:
         """The request never left."""

@@ -54,6 +54,10 @@ class Cooldown:
         if sent_s > self.began_s:
             self.barren, self.barren_since_s = 0, math.inf
 
+    def forget(self) -> None:
+        """The pauses so far mean nothing for what comes after the next day has begun."""
+        self.barren, self.barren_since_s = 0, math.inf
+
     def hopeless(self, now_s: float) -> bool:
         """Whether so many pauses went by without one success that not the minute but the day must be spent."""
         return self.barren >= BARREN_COOLDOWNS and now_s - self.barren_since_s >= BARREN_S
@@ -202,6 +206,7 @@ class Gates:
     retries: RetryBudget = field(default_factory=RetryBudget)
 
     def hold(self, now_s: float, utc: datetime, in_flight: int) -> Hold | None:
+        self.tickets.turn(utc.date().isoformat())
         return (
             self.day.hold(utc)
             or self.breaker.hold(now_s)

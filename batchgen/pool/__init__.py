@@ -4,7 +4,7 @@ What a failure means is decided in `failures`, when something may be sent in `pa
 opens no file and no socket and reads no clock of its own.
 """
 
-from batchgen.pool.scheduler import Pool
+from batchgen.pool.scheduler import ABORT_S, Pool
 from batchgen.pool.task import Deadline, Pending, Policy, Stop
 
-__all__ = ["Deadline", "Pending", "Policy", "Pool", "Stop"]
+__all__ = ["ABORT_S", "Deadline", "Pending", "Policy", "Pool", "Stop"]

@@ -11,7 +11,7 @@ from batchgen.failures import RULES, Effect, End
 from batchgen.joblog import timestamp
 from batchgen.model import ExitCode, Failure
 from batchgen.pacing import Gates, clock_skew
-from batchgen.pool.task import Fault, Policy, Sent, Task
+from batchgen.pool.task import Fault, Sent, Task
 from batchgen.world import Clock, Randomness
 
 CANARY_REFUSALS = 10
@@ -26,7 +26,6 @@ class Consequences:
 
     def __init__(
         self,
-        policy: Policy,
         *,
         gates: Gates,
         clock: Clock,
@@ -34,7 +33,7 @@ class Consequences:
         observe: Callable[[Event], None],
         stop: Callable[[ExitCode, str], None],
     ) -> None:
-        self._policy, self._gates, self._clock, self._random = policy, gates, clock, randomness
+        self._gates, self._clock, self._random = gates, clock, randomness
         self._observe, self._stop = observe, stop
         self.successes = 0
         self._refusals = self._forbidden = self._internal = 0
@@ -75,17 +74,17 @@ class Consequences:
                 gates.adaptive.slow()
             case Effect.FEWER:
                 gates.adaptive.cut(0.5, "too many open files")
+                self._nobody_succeeds(fault, now_s)
             case Effect.OUTAGE:
                 gates.adaptive.slow()
-                if gates.breaker.failed(now_s):
-                    self._observe(Paced(f"no answers ({fault.failure}: {fault.message}); asking now and then"))
+                self._nobody_succeeds(fault, now_s)
             case Effect.COOLDOWN:
                 self._cool_down(sent, fault, now_s)
             case Effect.QUOTA if sent.at[:10] == timestamp(self._clock.utc())[:10]:
                 # An answer from before midnight tells of a day that is over.
                 gates.day.close(self._clock.utc(), self._random.random())
             case Effect.STOP:
-                self._stop(rule.exit_code, f"{fault.failure}: {fault.message}")
+                self._stop(rule.exit_code, _reason(fault))
             case Effect.CANARY:
                 return self._canary(fault)
         if fault.failure is Failure.INTERNAL:
@@ -93,6 +92,10 @@ class Consequences:
             if self._internal >= INTERNAL_ERRORS:
                 self._stop(ExitCode.INTERNAL, f"{self._internal} unexpected errors, the last: {fault.message}")
         return False
+
+    def _nobody_succeeds(self, fault: Fault, now_s: float) -> None:
+        if self._gates.breaker.failed(now_s):
+            self._observe(Paced(f"nothing succeeds ({fault.failure}: {fault.message}); asking now and then"))
 
     def _cool_down(self, sent: Sent, fault: Fault, now_s: float) -> None:
         gates = self._gates
@@ -102,6 +105,7 @@ class Consequences:
         pause_s, limit = gates.cooldown.until_s - now_s, int(gates.adaptive.limit)
         self._observe(Paced(f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"))
         if gates.cooldown.hopeless(now_s):
+            gates.cooldown.forget()
             gates.day.close(self._clock.utc(), self._random.random())
 
     def _canary(self, fault: Fault) -> bool:
@@ -113,6 +117,11 @@ class Consequences:
             return False
         self._forbidden += fault.failure is Failure.FORBIDDEN
         if not self.successes or self._forbidden >= FORBIDDEN_IN_A_ROW:
-            self._stop(RULES[fault.failure].exit_code, f"{fault.failure}: {fault.message}")
+            self._stop(RULES[fault.failure].exit_code, _reason(fault))
             return True
         return False
+
+
+def _reason(fault: Fault) -> str:
+    hint = RULES[fault.failure].hint
+    return f"{fault.failure}: {fault.message.rstrip('. ')}" + (f" ({hint})" if hint else "")

@@ -54,17 +54,17 @@ class Pool:
         self._transport, self._deliver, self._note = transport, deliver, note
         self._clock, self._random, self._observe = clock, randomness, observe
         self._sender = Sender(policy, transport=transport, deliver=deliver, note=note, clock=clock)
-        self._effects = Consequences(
-            policy, gates=gates, clock=clock, randomness=randomness, observe=observe, stop=self.stop
-        )
+        self._effects = Consequences(gates=gates, clock=clock, randomness=randomness, observe=observe, stop=self.stop)
         self.stops: list[Stop] = []
         self.hold: Hold | None = None
         self.unfinished: set[tuple[str, str]] = set()
-        self.in_flight = self.in_doubt = 0
+        self.in_doubt: set[tuple[str, str]] = set()
+        self.in_flight = 0
         self._fresh: deque[Task] = deque()
         self._waiting: list[tuple[float, int, Task]] = []
         self._order = count()
         self._running: set[asyncio.Task[None]] = set()
+        self._feeding: set[asyncio.Task[None]] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._pulling = self._exhausted = self._probe_cleared = self._leasing = False
         self._batch = max(1, int((policy.requests_per_minute or 60 * policy.concurrency) / 60))
@@ -96,8 +96,15 @@ class Pool:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(wait_s, 0.001), slice_s)):
                     await self._wake.wait()
-        for task in [*self._fresh, *(task for _, _, task in self._waiting)]:
-            self._remember(task)
+        for feeder in self._feeding:
+            feeder.cancel()
+        if self._feeding:
+            await asyncio.wait(self._feeding, timeout=ABORT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_S):
+                await self._give_back()
+
+    async def _give_back(self) -> None:
         await self._account.give_back(len(self._gates.tickets.times_s) + self._gates.tickets.take_unused())
 
     def _over(self) -> bool:
@@ -108,7 +115,7 @@ class Pool:
             # Requests have deadlines of their own, so it is the disk that does not answer.
             self.stop(ExitCode.STORAGE, f"nothing could be saved for {now_s - self._progress_s:.0f} s")
             return True
-        nothing_left = self._exhausted and not self._waiting and not self._fresh
+        nothing_left = self._exhausted and not self._waiting and not self._fresh and not self._pulling
         return not self._running and bool(self.stops or nothing_left)
 
     # What is sent next
@@ -126,14 +133,16 @@ class Pool:
             self._check_patience(now_s)
             if self.hold or self.stops:
                 return self.hold.wait_s if self.hold else math.inf
-            if self._gates.breaker.opened_s is not None and not self._probe_cleared:
+            if self._gates.breaker.opened_s is None:
+                self._probe_cleared = False
+            elif not self._probe_cleared:
                 self._gates.breaker.probe()
-                self._spawn(self._ask_whether_reachable())
+                self._feed(self._ask_whether_reachable())
                 return math.inf
             task = self._next(now_s)
             if task is None:
                 return self._next_due_s(now_s)
-            if limit := self._gates.budget.spent(task.price_usd or 0.0):
+            if limit := self._gates.budget.spent(task.cost_usd):
                 self._fresh.appendleft(task)
                 self.stop(ExitCode.WORK_LEFT, limit)
             else:
@@ -152,11 +161,11 @@ class Pool:
         if tickets.spent and not tickets.times_s:
             tickets.spent = False
             if not tickets.stale:
-                day.close(self._clock.utc(), self._random.random())
+                day.close_by_count(self._clock.utc(), self._random.random())
             self._wake.set()
         if not (self._leasing or tickets.spent or day.closed_until) and len(tickets.times_s) < self._batch / 2:
             self._leasing = True
-            self._spawn(self._lease())
+            self._feed(self._lease())
 
     async def _lease(self) -> None:
         if unused := self._gates.tickets.take_unused():
@@ -169,7 +178,7 @@ class Pool:
         room = len(self._waiting) < 4 * self._policy.concurrency
         if not (self._pulling or self._exhausted) and room and len(self._fresh) < self._policy.concurrency:
             self._pulling = True
-            self._spawn(self._pull_some())
+            self._feed(self._pull_some())
 
     async def _pull_some(self) -> None:
         found: Sequence[Pending] = []
@@ -206,12 +215,19 @@ class Pool:
         task.probing, self._probe_cleared = self._probe_cleared, False
         if task.probing:
             self._gates.breaker.probe()
-        again = len(task.life) > task.in_run and not task.probing
-        self._gates.sent(now_s, task.price_usd or 0.0, again=again)
+        self.unfinished.add((task.job.id, task.job.fingerprint))
+        again = task.again and not task.probing
+        self._gates.sent(now_s, task.cost_usd, again=again)
         if not self.in_flight:
             self._progress_s = now_s
         self.in_flight += 1
         self._sending.add(self._spawn(self._attempt(task)))
+
+    def _feed(self, work: Coroutine[None, None, None]) -> None:
+        """Work beside the jobs', which a run that ends does not wait for."""
+        task = self._spawn(work)
+        self._running.discard(task)
+        self._feeding.add(task)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -221,6 +237,7 @@ class Pool:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
+        self._feeding.discard(task)
         self._sending.discard(task)
         if not task.cancelled() and (error := task.exception()):
             code = ExitCode.STORAGE if isinstance(error, StorageError | OSError) else ExitCode.INTERNAL
@@ -249,16 +266,14 @@ class Pool:
             sent, result = await self._sender.attempt(task, body, answered)
             if isinstance(result, Entry):
                 self._effects.success(sent, result.timings.response_s or 0.0, self.in_flight)
-                self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images)))
-                self._observe(Finished(result))
+                self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images), task.again))
+                self._gates.budget.correct((task.price_usd or 0.0) * len(result.images) - task.cost_usd)
+                self._finished(result)
             else:
                 await self._failed(task, sent, result)
         except asyncio.CancelledError:
-            # Its intent has no end: whether it was paid for will never be known.
-            self.in_doubt += 1
-            self.unfinished.add((task.job.id, task.job.fingerprint))
+            self._abandoned(task)
         except (StorageError, OSError) as error:
-            self.unfinished.add((task.job.id, task.job.fingerprint))
             self.stop(ExitCode.STORAGE, printable(str(error)))
         finally:
             self.in_flight -= 1
@@ -270,13 +285,14 @@ class Pool:
         try:
             return await self._transport.prepare(task.job)
         except asyncio.CancelledError:
-            self._remember(task)
+            pass  # nothing was sent
         except InputChanged as error:
             self._leave(task, Failure.INPUT_CHANGED, str(error))
         except Exception as error:  # whatever it is, it is this job's record and nobody else's
             sent = Sent(task.next_n, joblog.timestamp(self._clock.utc()), self._clock.monotonic())
-            await self._failed(task, sent, Fault(Failure.INTERNAL, f"{type(error).__name__}: {error}"))
-        self._gates.budget.unsent(task.price_usd or 0.0)
+            await self._failed(task, sent, Fault(Failure.UNSENDABLE, f"{type(error).__name__}: {error}"))
+            return None
+        self._gates.budget.unsent(task.cost_usd)
         return None
 
     async def _failed(self, task: Task, sent: Sent, fault: Fault) -> None:
@@ -295,11 +311,12 @@ class Pool:
             message=fault.message,
             counts=failures.counts(fault.failure, others_succeed=others_succeed, probing=task.probing),
         )
+        again = task.again
         task.life = (*task.life, attempt)
         self._note(joblog.encode(Ended(job.id, job.fingerprint, attempt, task.price_usd)))
         if rule.billed is Billed.NO:
-            self._gates.budget.refused(task.price_usd or 0.0)
-        self._observe(Tried(job, attempt, task.price_usd))
+            self._gates.budget.refused(task.cost_usd)
+        self._observe(Tried(job, attempt, task.price_usd, again=again))
         stops = self._effects.failure(task, sent, fault, now_s)
         step = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
         await self._go_on(task, Step.LEAVE if stops else step, fault, now_s)
@@ -328,13 +345,18 @@ class Pool:
     async def _finish(self, task: Task, outcome: Outcome) -> None:
         result = await self._deliver.submit(Verdict(task.draft(self._policy), outcome))
         if isinstance(result, Entry):
-            self._observe(Finished(result))
+            self._finished(result)
+
+    def _finished(self, entry: Entry) -> None:
+        self.unfinished.discard((entry.job, entry.fingerprint))
+        self._observe(Finished(entry))
+
+    def _abandoned(self, task: Task) -> None:
+        """The intent has no end: whether the request was paid for will never be known."""
+        self.in_doubt.add((task.job.id, task.job.fingerprint))
+        at = joblog.timestamp(self._clock.utc())
+        doubt = Attempt(task.next_n, at, 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT)
+        self._observe(Tried(task.job, doubt, task.price_usd, again=task.again))
 
     def _leave(self, task: Task, failure: Failure, message: str) -> None:
-        self._remember(task)
         self._observe(Left(task.job, failure, printable(self._policy.key.hide(message))))
-
-    def _remember(self, task: Task) -> None:
-        """The job has attempts that only the attempts file tells of."""
-        if task.life:
-            self.unfinished.add((task.job.id, task.job.fingerprint))

@@ -66,7 +66,10 @@ class Sender:
         asked_s = retry_after_s(reply.headers, self._clock.utc())
         if failure is Failure.RATE_LIMITED and asked_s is not None and asked_s > QUOTA_HINT_S:
             failure = Failure.QUOTA_SPENT
-        return Fault(failure, error.message, reply.status, error.code, asked_s)
+        message = error.message
+        if failure is Failure.REDIRECT and (place := reply.headers.get("location")):
+            message = f"to {place}, which is not followed"
+        return Fault(failure, message, reply.status, error.code, asked_s)
 
 
 def _internal(error: Exception) -> Fault:

@@ -89,6 +89,17 @@ class Task:
         return len(self.pending.life)
 
     @property
+    def again(self) -> bool:
+        """Whether this run has sent the job before."""
+        return len(self.life) > self.in_run
+
+    @property
+    def cost_usd(self) -> float:
+        """What the next request is expected to cost; `n` asks for several pictures."""
+        n = self.job.request.get("n", 1)
+        return (self.price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
+
+    @property
     def next_n(self) -> int:
         return (self.life[-1].n if self.life else self.pending.last_n) + 1
 

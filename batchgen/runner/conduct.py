@@ -19,6 +19,7 @@ from batchgen.folder import Folder, State, exclusive
 from batchgen.layout import PRIVATE, SUMMARY
 from batchgen.model import Entry, Job, Outcome, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_plan, make_plan, render
+from batchgen.progress import say
 from batchgen.runner.context import Run, Voice
 from batchgen.runner.session import Session, check_folder, need_key
 from batchgen.summary import JobCounts, Summary
@@ -46,7 +47,8 @@ async def run(session: Session, voice: Voice) -> Summary:
                 return await _conduct(this)
             finally:
                 with contextlib.suppress(OSError):
-                    folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended"))
+                    logged = max(this.state.logged, folder.fold.jobs) + this.new_jobs
+                    folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended", logged=logged))
     except OSError as error:
         place = root / error.filename if isinstance(error.filename, str) else root
         raise StorageError(f"{place}: {error.strerror or error}") from error
@@ -71,6 +73,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
         manifest=session.manifest_from_output,
         api=settings.style,
         defaults=tuple(session.defaults),
+        logged=folder.fold.jobs,
         run=run,
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -81,9 +84,8 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
     folder.write_state(state)
     this = Run(session, folder, voice, clock, run, state, clock.monotonic())
     this.notices += [*session.warnings, *folder.notices]
-    if doubtful := folder.lives.doubtful():
-        requests = counted(doubtful, "request")
-        this.notices.append(f"{requests} of an earlier run may have been paid for without an answer")
+    if doubtful := len(folder.lives.doubtful()):
+        this.notices.append(f"{counted(doubtful, 'job')} of an earlier run may have been paid for without an answer")
     return this
 
 
@@ -92,8 +94,10 @@ async def _conduct(this: Run) -> Summary:
     check_plan(plan, this.settings.selection)
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
-    for line in render(plan, this.settings.prices_usd):
-        this.voice.say(line)
+    if not plan.total:
+        say(f"{this.settings.manifest}: the manifest holds no jobs")
+    said = list(render(plan, this.settings.prices_usd))
+    this.voice.say("\n".join(said if plan.remaining else said[:1]))
     for notice in this.notices:
         this.voice.say(f"note: {notice}")
     if plan.restorable:
@@ -148,7 +152,7 @@ def _check_begin(session: Session, plan: Plan) -> None:
     limits, prices = session.settings.limits, session.settings.prices_usd
     if limits.max_cost_usd is not None and plan.cost_usd(prices) is None:
         unknown = ", ".join(sorted(model for model in plan.to_do if model not in prices))
-        raise UsageError(f"max_cost_usd needs prices, and there is none for {unknown}; state it under prices_usd")
+        raise UsageError(f"max_cost_usd needs prices, none is known for {unknown}; add --price MODEL=USD or prices_usd")
 
 
 def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summary:
@@ -174,7 +178,7 @@ def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summa
         failed=failed,
         uncertain=uncertain,
         pending=counts.pending,
-        in_doubt=this.folder.lives.doubtful() + (pool.in_doubt if pool else 0),
+        in_doubt=len(this.folder.lives.doubtful() | (pool.in_doubt if pool else set())),
         made=tally.done,
         requests=tally.requests,
         retries=tally.retries,

@@ -36,6 +36,7 @@ class Run:
     state: State
     began_s: float
     tally: Tally = field(default_factory=Tally)
+    new_jobs: int = 0
     notices: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:

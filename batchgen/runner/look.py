@@ -20,6 +20,7 @@ from batchgen.plan import Plan, make_plan
 from batchgen.runner.session import Session, check_folder, default_output, open_session
 from batchgen.settings import Flags
 from batchgen.sources import open_manifest
+from batchgen.text import counted
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -93,7 +94,7 @@ def check(session: Session) -> tuple[Check, Plan]:
             standings={standing.value: count for standing, count in plan.standings.items()},
             to_do=dict(plan.to_do),
             cost_usd=plan.cost_usd(settings.prices_usd),
-            in_doubt=records.lives.doubtful() if records else 0,
+            in_doubt=len(records.lives.doubtful()) if records else 0,
             orphans=records.fold.jobs - plan.in_log if records else 0,
         )
     return found, plan
@@ -105,6 +106,8 @@ def _standing(records: Records | None) -> Callable[[Job], Standing]:
 
 def status(path: Path, env: Mapping[str, str]) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such folder or manifest")
     root = path if path.is_dir() else default_output(open_manifest(path).path)
     with _records(root) as records:
         if records is None or records.files.size_of(LOG) is None:
@@ -142,7 +145,7 @@ def _status(root: Path, records: Records, state: State | None, manifest: Path | 
         failed=counts[Outcome.FAILED],
         uncertain=counts[Outcome.UNCERTAIN],
         pending=plan.remaining if plan else None,
-        in_doubt=lives.doubtful(),
+        in_doubt=len(lives.doubtful()),
         orphans=fold.jobs - plan.in_log if plan else 0,
         requests=fold.requests + len(lives.ended()),
         cost_usd=round(fold.spent_usd, 6),
@@ -182,8 +185,10 @@ def render(found: Status) -> Iterator[str]:
     for name, count in (("failed", found.failed), ("uncertain", found.uncertain), ("pending", found.pending)):
         if count:
             yield f"  {name:<10} {count}"
-    if found.in_doubt:
-        yield f"  in doubt   {found.in_doubt} requests may have been paid without an answer"
+    if found.in_doubt and found.running:
+        yield f"  in flight  {counted(found.in_doubt, 'job')}"
+    elif found.in_doubt:
+        yield f"  in doubt   {counted(found.in_doubt, 'job')} may have been paid for without an answer"
     if found.orphans:
         yield f"  orphans    {found.orphans} jobs of the log are no longer in the manifest"
     cost = f", ${found.cost_usd:.4f}" if found.cost_usd else ""

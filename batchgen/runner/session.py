@@ -10,11 +10,14 @@ from pathlib import Path
 
 from batchgen import manifest, settings
 from batchgen.clock import SystemClock
-from batchgen.folder import Records, read_state
+from batchgen.folder import Records, State, read_state
+from batchgen.layout import IMAGES, LOG
 from batchgen.manifest import Rules
 from batchgen.model import Job, Problem, UsageError
+from batchgen.plan import MISSING_FEW, MISSING_PART
 from batchgen.settings import SANDBOX, Flags, Settings
 from batchgen.sources import Inputs, Source, open_manifest
+from batchgen.text import counted
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,31 @@ def check_folder(session: Session, records: Records) -> None:
     """Raises UsageError where a run of this session must not touch the folder of these records."""
     settings, before = session.settings, read_state(records.files)
     if before and before.manifest != session.manifest_from_output and not settings.output_given:
-        raise UsageError(
-            f"{settings.output} holds the pictures of another manifest ({before.manifest}); choose a folder with -o"
-        )
+        raise UsageError(f"{settings.output} belongs to another manifest ({before.manifest}); choose a folder with -o")
+    _check_log(session, records, before)
     if settings.style == SANDBOX and records.fold.bought:
         raise UsageError(
             f"{settings.output} holds bought pictures that the sandbox must not replace; choose another folder with -o"
         )
+
+
+def _check_log(session: Session, records: Records, before: State | None) -> None:
+    """A log that has lost entries would have their pictures bought again."""
+    known, had = records.fold.jobs, before.logged if before else 0
+    emptied = not known and (had or any(not name.startswith(".") for name in _names(records, IMAGES)))
+    shrunk = had - known > MISSING_FEW and had - known > MISSING_PART * had
+    if (emptied or shrunk) and not session.settings.selection.redo_missing:
+        raise UsageError(
+            f"{session.settings.output}: the log knows {counted(known, 'job')}, but there were more pictures; bring"
+            f" {LOG} back from a copy, or add --redo-missing to make them, and pay for them, again"
+        )
+
+
+def _names(records: Records, path: str) -> list[str]:
+    try:
+        return records.files.names(path)
+    except FileNotFoundError:
+        return []
 
 
 def need_key(session: Session) -> None:

@@ -24,14 +24,14 @@ from batchgen.account import MemoryAccount, SharedAccount, account_name, store_p
 from batchgen.client import Client, Endpoint
 from batchgen.events import Event, Finished
 from batchgen.failures import Allowance
-from batchgen.model import ExitCode, FileInput, Job, Secret
+from batchgen.model import ExitCode, FileInput, Job, Secret, StorageError
 from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
 from batchgen.plan import Mark, Plan
-from batchgen.pool import Deadline, Pending, Policy, Pool
+from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
 from batchgen.protocol import nebula
 from batchgen.runner.context import Run, Voice
-from batchgen.settings import Settings
+from batchgen.settings import SANDBOX, Settings
 from batchgen.sink import LocalSink
 from batchgen.sources import encoder
 from batchgen.world import Account
@@ -39,6 +39,7 @@ from batchgen.writer import Committer, Writer
 
 HEARTBEAT_S = 30.0
 SECOND_SIGNAL_S = 2.0
+_NOT_CLEAN = {ExitCode.INTERNAL, ExitCode.STORAGE}
 _SIGNALS = {
     signal.SIGHUP: ExitCode.SIGHUP,
     signal.SIGINT: ExitCode.SIGINT,
@@ -85,12 +86,22 @@ async def work(this: Run, plan: Plan) -> Pool:
 
             committer.on_full = on_full
             progress.in_flight = lambda: pool.in_flight
-            with _signals(pool, this.voice):
-                await _with_heartbeat(this, progress, pool)
-            progress.close()
-            written = writer.close(None if pool.in_flight == 0 else 0.0)
-    if written and not any(stop.exit_code is ExitCode.STORAGE for stop in pool.stops):
-        this.folder.compact(lambda job, fp: (job, fp) in pool.unfinished or bool(this.folder.lives.of(job, fp)))
+            try:
+                with _signals(pool, this.voice):
+                    await _with_heartbeat(this, progress, pool)
+            except asyncio.CancelledError:
+                # The program around us wants to end: answers that have come are still written.
+                pool.abort()
+                await pool.run()
+                raise
+            finally:
+                progress.close()
+                written = writer.close(ABORT_S if pool.in_flight else None)
+    if written and not pool.in_flight and not {stop.exit_code for stop in pool.stops} & _NOT_CLEAN:
+        try:
+            this.folder.compact(lambda job, fp: (job, fp) in pool.unfinished or bool(this.folder.lives.of(job, fp)))
+        except (OSError, StorageError) as error:
+            this.warn(f"the attempts file could not be tidied up ({error}); that is no harm")
     return pool
 
 
@@ -104,6 +115,7 @@ def _observers(this: Run, progress: Progress) -> Callable[[Event], None]:
     def observe(event: Event) -> None:
         if isinstance(event, Finished):
             this.folder.lives.forget(event.entry.job, event.entry.fingerprint)
+            this.new_jobs += not this.folder.fold.rows(event.entry.job)
         this.tally(event)
         progress(event)
 
@@ -144,11 +156,14 @@ async def _account(this: Run, endpoint: Endpoint) -> AsyncIterator[Account]:
     pace = Pace(limits.requests_per_minute, limits.requests_per_day)
     open_today = sum(ended.attempt.at.startswith(today) for ended in this.folder.lives.ended())
     sent_today = this.folder.fold.requests_by_day.get(today, 0) + open_today
-    if this.settings.in_process:
+    path = store_path(this.session.env)
+    if this.settings.in_process or path is None:
+        if path is None:
+            this.warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
         yield MemoryAccount(pace, this.clock, sent_today)
         return
     shared = SharedAccount(
-        store_path(this.session.env),
+        path,
         account_name(this.settings.url, endpoint.key),
         pace,
         this.clock,
@@ -172,16 +187,13 @@ def _deadline(this: Run) -> Deadline | None:
 def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int], Awaitable[Sequence[Pending]]]:
     """Hands out jobs as there is room for them, reading the manifest beside the event loop."""
     jobs = plan.chosen(this.session.jobs(), Mark.DO)
-    folder, retry = this.folder, this.settings.selection.retry
+    folder = this.folder
 
     def some(n: int) -> list[Pending]:
         found = []
         for job in islice(jobs, n):
             row = folder.fold.row(job.id, job.fingerprint)
             life = folder.lives.of(job.id, job.fingerprint)
-            if row and row.outcome in retry:
-                # Asked for by name: the job starts with new allowances.
-                life = tuple(msgspec.structs.replace(attempt, counts=None) for attempt in life)
             found.append(Pending(job, life, row.last_n if row else 0))
         this.session.source.check_unchanged()
         return found
@@ -194,18 +206,19 @@ def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int]
 
 @asynccontextmanager
 async def _endpoint(settings: Settings) -> AsyncIterator[Endpoint]:
-    if not settings.in_process:
-        key = settings.key
-        if key is None:
-            from batchgen.sandbox import SANDBOX_KEY
-
-            key = Secret(SANDBOX_KEY)
-        yield _addresses(settings.url, key)
+    if settings.style != SANDBOX:
+        assert settings.key is not None
+        yield _addresses(settings.url, settings.key)
         return
     from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
 
+    # A stand-in, wherever it is, never sees the real key.
+    key = Secret(SANDBOX_KEY)
+    if settings.url:
+        yield _addresses(settings.url, key)
+        return
     async with Sandbox(Script(balance_usd=1e9)) as sandbox:
-        yield _addresses(sandbox.url, Secret(SANDBOX_KEY))
+        yield _addresses(sandbox.url, key)
 
 
 def _addresses(url: str, key: Secret) -> Endpoint:
@@ -234,7 +247,9 @@ def _signals(pool: Pool, voice: Voice) -> Iterator[None]:
         now_s = time.monotonic()
         if first_s is None:
             first_s = now_s
-            voice.say(f"{number.name}: no new requests; waiting for {pool.in_flight} answers (again: stop at once)")
+            voice.say(
+                f"{number.name}: no new requests; waiting for {pool.in_flight} answers (again, after 2 s: stop at once)"
+            )
             pool.stop(_SIGNALS[number], f"ended by {number.name}")
         elif now_s - first_s >= SECOND_SIGNAL_S:
             pool.abort()
@@ -254,19 +269,28 @@ def _signals(pool: Pool, voice: Voice) -> Iterator[None]:
 
 
 async def _with_heartbeat(this: Run, progress: Progress, pool: Pool) -> None:
-    async def beat() -> None:
-        while True:
-            progress.tick()
-            doing = pool.hold.reason if pool.hold and not pool.in_flight else "working"
-            now = joblog.timestamp(this.clock.utc())
-            state = msgspec.structs.replace(this.state, heartbeat_at=now, doing=doing)
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(this.folder.write_state, state)
-            await asyncio.sleep(HEARTBEAT_S)
+    """Run the pool, and meanwhile say that it is alive and make durable what was noted since the last picture."""
+    ended = asyncio.Event()
 
-    heart = asyncio.create_task(beat())
+    def beat() -> None:
+        doing = pool.hold.reason if pool.hold and not pool.in_flight else "working"
+        now = joblog.timestamp(this.clock.utc())
+        # A disk that fails here fails the next picture or intent too, and is told there.
+        with contextlib.suppress(OSError, StorageError):
+            this.folder.write_state(msgspec.structs.replace(this.state, heartbeat_at=now, doing=doing))
+            this.folder.sync_attempts()
+
+    async def heart() -> None:
+        while not ended.is_set():
+            progress.tick()
+            await asyncio.to_thread(beat)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await ended.wait()
+
+    beating = asyncio.create_task(heart())
     try:
         await pool.run()
     finally:
-        heart.cancel()
-        await asyncio.wait([heart])
+        ended.set()
+        await asyncio.wait([beating], timeout=ABORT_S)
