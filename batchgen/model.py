@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 class BatchgenError(Exception):
     """Root of the errors that batchgen raises on purpose; `exit_code` says whose fault it is."""
 
-    exit_code = ExitCode.INTERNAL
+    exit_code: ExitCode = ExitCode.INTERNAL
 
 
 class UsageError(BatchgenError):
@@ -61,6 +61,14 @@ class ManifestChanged(BatchgenError):
     """The manifest was edited while a run was reading it."""
 
     exit_code = ExitCode.WORK_LEFT
+
+
+class Interrupted(BatchgenError):
+    """A signal came before anything was sent; `exit_code` says which."""
+
+    def __init__(self, name: str, exit_code: ExitCode) -> None:
+        self.exit_code = exit_code
+        super().__init__(f"ended by {name} before anything was sent")
 
 
 class Secret:

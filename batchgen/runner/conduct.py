@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, State, exclusive
 from batchgen.layout import PRIVATE, SUMMARY
-from batchgen.model import Entry, Job, Outcome, Standing, StorageError, UsageError
+from batchgen.model import Entry, ExitCode, Interrupted, Job, Outcome, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_plan, make_plan, render
 from batchgen.progress import say
 from batchgen.runner.context import Run, Voice
@@ -34,6 +35,31 @@ ROOM_BYTES = 64 << 20
 
 async def run(session: Session, voice: Voice) -> Summary:
     """Make what is missing. Raises BatchgenError where nothing could be begun; everything later is in the summary."""
+    with _interruptible():
+        return await _run(session, voice)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Until the pool listens to signals itself, they end the run at once, with their own exit code."""
+
+    def interrupt(number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        raise Interrupted(name, ExitCode[name])
+
+    before = {}
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread: the program around us decides
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _run(session: Session, voice: Voice) -> Summary:
     clock = SystemClock()
     root = session.settings.output
     if not (root / PRIVATE).exists():

@@ -266,6 +266,8 @@ def _signals(pool: Pool, voice: Voice) -> Iterator[None]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
+            # What follows is short and must not be cut off by the second signal that make and systemd send.
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _with_heartbeat(this: Run, progress: Progress, pool: Pool) -> None:
