@@ -172,7 +172,7 @@ def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list
     known = {"BATCHGEN_API", "BATCHGEN_API_URL", *(f"BATCHGEN_{name.upper()}" for name in LIMITS)}
     for name in env:
         if name.startswith("BATCHGEN_") and name not in known:
-            near = manifest.nearest(name, known, cutoff=0.6)
+            near = manifest.nearest(name, map(str.lower, known), cutoff=0.6)
             problems.append(f"{name} is not a known variable" + (f"; did you mean {near.upper()}?" if near else ""))
     clean, complaints = manifest.check_each(said, LIMITS)
     problems += [c.what + (f"; {c.fix}" if c.fix else "") for c in complaints]

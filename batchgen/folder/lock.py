@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from batchgen.folder.records import State
 from batchgen.layout import PRIVATE, STATE
 from batchgen.model import FolderBusy, UsageError
 
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
+
 
 @contextmanager
 def exclusive(root: Path) -> Iterator[None]:
@@ -21,12 +24,15 @@ def exclusive(root: Path) -> Iterator[None]:
     root.mkdir(0o700, parents=True, exist_ok=True)
     private = root / PRIVATE
     private.mkdir(0o700, exist_ok=True)
-    lock = FileLock(private / "lock", timeout=0, mode=0o600)
+    # Without kernel locks there would be a marker file instead, which a killed run leaves behind for ever.
+    lock = FileLock(private / "lock", timeout=0, mode=0o600, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:
         raise FolderBusy(f"{root}: {_holder(root)} is at work here; nothing was touched") from None
-    except NotImplementedError as error:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         raise UsageError(
             f"{root}: this file system has no locks, so two runs could pay twice; choose another output folder"
         ) from error

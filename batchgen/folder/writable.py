@@ -236,8 +236,8 @@ class Folder(Records):
         lives = Lives(lambda job, fingerprint: self.last_n(job, fingerprint) if is_open(job, fingerprint) else 0xFFFF)
         fold_lines(lines(self.files, self._attempts.handle), ATTEMPTS, lambda line, _: lives.add(line))
         self.write_whole(ATTEMPTS, b"".join(map(joblog.encode, lives.ended())))
-        self._attempts.close()
-        self._attempts = _Appender(self.files, ATTEMPTS)
+        old, self._attempts = self._attempts, _Appender(self.files, ATTEMPTS)
+        old.close()
 
     def close(self) -> None:
         self._entries.close()

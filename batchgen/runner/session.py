@@ -14,7 +14,6 @@ from batchgen.folder import Records, State, read_state
 from batchgen.layout import IMAGES, LOG
 from batchgen.manifest import Rules
 from batchgen.model import Job, Problem, UsageError
-from batchgen.plan import MISSING_FEW, MISSING_PART
 from batchgen.settings import SANDBOX, Flags, Settings
 from batchgen.sources import Inputs, Source, open_manifest
 from batchgen.text import counted
@@ -88,21 +87,21 @@ def check_folder(session: Session, records: Records) -> None:
 
 def _check_log(session: Session, records: Records, before: State | None) -> None:
     """A log that has lost entries would have their pictures bought again."""
+    if session.settings.selection.redo_missing:
+        return
     known, had = records.fold.jobs, before.logged if before else 0
-    emptied = not known and (had or any(not name.startswith(".") for name in _names(records, IMAGES)))
-    shrunk = had - known > MISSING_FEW and had - known > MISSING_PART * had
-    if (emptied or shrunk) and not session.settings.selection.redo_missing:
-        raise UsageError(
-            f"{session.settings.output}: the log knows {counted(known, 'job')}, but there were more pictures; bring"
-            f" {LOG} back from a copy, or add --redo-missing to make them, and pay for them, again"
-        )
+    advice = f"bring {LOG} back from a copy, or add --redo-missing to make what it does not know, and pay for it, again"
+    if known < had:
+        raise UsageError(f"{session.settings.output}: the log knows {counted(known, 'job')} of {had}; {advice}")
+    if not known and _has_files(records, IMAGES):
+        raise UsageError(f"{session.settings.output}: {IMAGES}/ holds files that no log tells of; {advice}")
 
 
-def _names(records: Records, path: str) -> list[str]:
+def _has_files(records: Records, folder: str) -> bool:
     try:
-        return records.files.names(path)
+        return any((records.files.size_of(f"{folder}/{name}") or -1) >= 0 for name in records.files.names(folder))
     except FileNotFoundError:
-        return []
+        return False
 
 
 def need_key(session: Session) -> None:
