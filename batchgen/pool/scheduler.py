@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import heapq
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from itertools import count
 
@@ -22,6 +21,7 @@ from batchgen.joblog import Ended
 from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, Reply, StorageError
 from batchgen.pacing import QUOTA_HINT_S, Gates, Hold, backoff_s
 from batchgen.pool.consequences import Consequences
+from batchgen.pool.feed import Feed
 from batchgen.pool.sender import Sender
 from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task
 from batchgen.text import duration, printable
@@ -50,24 +50,33 @@ class Pool:
         randomness: Randomness,
         observe: Callable[[Event], None],
     ) -> None:
-        self._policy, self._pull, self._gates, self._account = policy, pull, gates, account
+        self._policy, self._gates = policy, gates
         self._transport, self._deliver, self._note = transport, deliver, note
         self._clock, self._random, self._observe = clock, randomness, observe
         self._sender = Sender(policy, transport=transport, deliver=deliver, note=note, clock=clock)
         self._effects = Consequences(gates=gates, clock=clock, randomness=randomness, observe=observe, stop=self.stop)
+        self._feed = Feed(
+            policy,
+            pull=pull,
+            account=account,
+            gates=gates,
+            clock=clock,
+            randomness=randomness,
+            prepare=self._prepare,
+            spawn=self._spawn_feeder,
+            stop=self.stop,
+        )
         self.stops: list[Stop] = []
         self.hold: Hold | None = None
         self.unfinished: set[tuple[str, str]] = set()
         self.in_doubt: set[tuple[str, str]] = set()
         self.in_flight = 0
-        self._fresh: deque[Task] = deque()
         self._waiting: list[tuple[float, int, Task]] = []
         self._order = count()
         self._running: set[asyncio.Task[None]] = set()
         self._feeding: set[asyncio.Task[None]] = set()
         self._sending: set[asyncio.Task[None]] = set()
-        self._pulling = self._exhausted = self._probe_cleared = self._leasing = False
-        self._batch = max(1, int((policy.requests_per_minute or 60 * policy.concurrency) / 60))
+        self._probe_cleared = False
         self._progress_s = clock.monotonic()
         self._aborted_s = math.inf
         self._wake = asyncio.Event()
@@ -102,10 +111,7 @@ class Pool:
             await asyncio.wait(self._feeding, timeout=ABORT_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
-                await self._give_back()
-
-    async def _give_back(self) -> None:
-        await self._account.give_back(len(self._gates.tickets.times_s) + self._gates.tickets.take_unused())
+                await self._feed.give_back()
 
     def _over(self) -> bool:
         now_s = self._clock.monotonic()
@@ -115,8 +121,7 @@ class Pool:
             # Requests have deadlines of their own, so it is the disk that does not answer.
             self.stop(ExitCode.STORAGE, f"nothing could be saved for {now_s - self._progress_s:.0f} s")
             return True
-        nothing_left = self._exhausted and not self._waiting and not self._fresh and not self._pulling
-        return not self._running and bool(self.stops or nothing_left)
+        return not self._running and bool(self.stops or (self._feed.empty and not self._waiting))
 
     # What is sent next
 
@@ -127,9 +132,10 @@ class Pool:
             if self._policy.deadline and self._policy.deadline.passed(now_s, utc, self._effects.usual_s()):
                 self.stop(ExitCode.WORK_LEFT, self._policy.deadline.reason)
                 break
-            self._refill()
+            self._feed.pull_ahead(len(self._waiting))
             self.hold = self._gates.hold(now_s, utc, self.in_flight)
-            self._lease_ahead()
+            if self._feed.lease_ahead():
+                continue
             self._check_patience(now_s)
             if self.hold or self.stops:
                 return self.hold.wait_s if self.hold else math.inf
@@ -137,13 +143,12 @@ class Pool:
                 self._probe_cleared = False
             elif not self._probe_cleared:
                 self._gates.breaker.probe()
-                self._feed(self._ask_whether_reachable())
+                self._spawn_feeder(self._ask_whether_reachable())
                 return math.inf
             task = self._next(now_s)
             if task is None:
                 return self._next_due_s(now_s)
             if limit := self._gates.budget.spent(task.cost_usd):
-                self._fresh.appendleft(task)
                 self.stop(ExitCode.WORK_LEFT, limit)
             else:
                 self._start(task, now_s)
@@ -155,54 +160,23 @@ class Pool:
         if self._gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s:
             self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {duration(self._policy.give_up_after_s)}")
 
-    def _lease_ahead(self) -> None:
-        """Have leave for the next requests before it is needed."""
-        tickets, day = self._gates.tickets, self._gates.day
-        if tickets.spent and not tickets.times_s:
-            tickets.spent = False
-            if not tickets.stale:
-                day.close_by_count(self._clock.utc(), self._random.random())
-            self._wake.set()
-        if not (self._leasing or tickets.spent or day.closed_until) and len(tickets.times_s) < self._batch / 2:
-            self._leasing = True
-            self._feed(self._lease())
-
-    async def _lease(self) -> None:
-        if unused := self._gates.tickets.take_unused():
-            await self._account.give_back(unused)
-        lease = await self._account.lease(min(self._batch, int(self._gates.adaptive.limit)))
-        self._leasing = False
-        self._gates.tickets.add(self._clock.monotonic(), lease)
-
-    def _refill(self) -> None:
-        room = len(self._waiting) < 4 * self._policy.concurrency
-        if not (self._pulling or self._exhausted) and room and len(self._fresh) < self._policy.concurrency:
-            self._pulling = True
-            self._feed(self._pull_some())
-
-    async def _pull_some(self) -> None:
-        found: Sequence[Pending] = []
-        try:
-            found = await self._pull(self._policy.concurrency)
-        except Exception as error:  # the manifest was edited, or its file is gone: what runs is still finished
-            self.stop(getattr(error, "exit_code", ExitCode.INTERNAL), printable(str(error)) or type(error).__name__)
-        self._pulling, self._exhausted = False, not found
-        now_s = self._clock.monotonic()
-        for pending in found:
-            price = self._policy.prices_usd.get(pending.job.model)
-            task = Task(pending, now_s, now_s, pending.life, price, self._effects.successes)
-            if outcome := failures.step_at_start(task.life, self._policy.allowance).outcome:
-                self._spawn(self._finish(task, outcome))
-            else:
-                self._fresh.append(task)
-
     def _next(self, now_s: float) -> Task | None:
         """The job to send now: one whose backoff is over before new ones, if the retry budget allows."""
         probe = self._probe_cleared
-        due = self._waiting and (self._waiting[0][0] <= now_s or (probe and not self._fresh))
+        due = self._waiting and (self._waiting[0][0] <= now_s or (probe and not self._feed.ready))
         if due and (probe or self._gates.retries.hold(now_s) is None):
             return heapq.heappop(self._waiting)[2]
-        return self._fresh.popleft() if self._fresh else None
+        while self._feed.ready:
+            task = self._feed.ready.popleft()
+            outcome = failures.step_at_start(task.life, self._policy.allowance).outcome
+            if outcome is None:
+                return task
+            self._spawn(self._finish(task, outcome))
+        return None
+
+    def _prepare(self, pending: Pending, now_s: float) -> Task:
+        price_usd = self._policy.prices_usd.get(pending.job.model)
+        return Task(pending, now_s, now_s, pending.life, price_usd, self._effects.successes)
 
     def _next_due_s(self, now_s: float) -> float:
         if not self._waiting:
@@ -223,7 +197,7 @@ class Pool:
         self.in_flight += 1
         self._sending.add(self._spawn(self._attempt(task)))
 
-    def _feed(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn_feeder(self, work: Coroutine[None, None, None]) -> None:
         """Work beside the jobs', which a run that ends does not wait for."""
         task = self._spawn(work)
         self._running.discard(task)
