@@ -536,6 +536,15 @@ async def test_somebody_elses_file_at_a_pictures_name_is_kept(place: Place) -> N
     assert (place.output / "superseded" / kept).read_bytes() == b"my own drawing"
 
 
+async def test_changes_of_pace_are_kept_with_their_reason(place: Place) -> None:
+    """Every change of the concurrency limit, also one that nobody was told of, stands in pace.jsonl with its reason."""
+    async with sandbox() as server:
+        await go(place.jobs(*(f"job-{n}" for n in range(12))), server, concurrency=4)
+    lines = (place.output / ".batchgen/pace.jsonl").read_bytes().splitlines()
+    messages = [json.loads(line)["message"] for line in lines]
+    assert messages == [f"concurrency {n}: answers are good" for n in (2, 3, 4)]
+
+
 async def test_a_log_that_is_gone_buys_nothing_again(place: Place) -> None:
     """With the log emptied or cut back nothing is sent before somebody says that it shall be paid for again."""
     names = [f"job-{n}" for n in range(30)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Container, Iterable
@@ -17,6 +18,7 @@ from batchgen.layout import (
     FOREIGN_FINGERPRINT,
     IMAGES,
     LOG,
+    PACE,
     PRIVATE,
     QUARANTINE,
     STATE,
@@ -199,6 +201,16 @@ class Folder(Records):
         self._entries.append(line)
         self._entries.sync()
         self.fold.add(line, self.files.size(self._entries.handle) - len(line))
+
+    def note_pace(self, run: str, at: str, message: str) -> None:
+        """Keep a change of pace and its reason. A note that cannot be written is no reason to stop."""
+        line = msgspec.json.encode({"at": at, "run": run, "message": message}) + b"\n"
+        with contextlib.suppress(OSError):
+            handle = self.files.append_to(PACE)
+            try:
+                self.files.write(handle, line)
+            finally:
+                self.files.close(handle)
 
     def quarantine(self, job: str, n: int, body: bytes) -> None:
         """Keep (the first MiB of) an answer that was paid for and is of no use, for whoever wants to know why."""

@@ -22,7 +22,7 @@ import batchgen
 from batchgen import images, joblog
 from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
 from batchgen.client import Client, Endpoint
-from batchgen.events import Event, Finished
+from batchgen.events import Event, Finished, Paced
 from batchgen.failures import Allowance
 from batchgen.model import ExitCode, FileInput, Job, Secret, StorageError
 from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
@@ -116,6 +116,8 @@ def _observers(this: Run, progress: Progress) -> Callable[[Event], None]:
         if isinstance(event, Finished):
             this.folder.lives.forget(event.entry.job, event.entry.fingerprint)
             this.new_jobs += not this.folder.fold.rows(event.entry.job)
+        elif isinstance(event, Paced):
+            this.folder.note_pace(this.run, joblog.timestamp(this.clock.utc()), event.message)
         this.tally(event)
         progress(event)
 
