@@ -86,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
         return 130
+    except SystemExit as interrupted:
+        from batchgen.progress import say
+
+        say("batchgen: ended by a signal before anything was sent")
+        return int(interrupted.code or 0)
     except Exception as error:
         return _explain(error, verbose=getattr(arguments, "verbose", False))
 

@@ -30,7 +30,7 @@ class ExitCode(IntEnum):
 class BatchgenError(Exception):
     """Root of the errors that batchgen raises on purpose; `exit_code` says whose fault it is."""
 
-    exit_code: ExitCode = ExitCode.INTERNAL
+    exit_code = ExitCode.INTERNAL
 
 
 class UsageError(BatchgenError):
@@ -63,12 +63,15 @@ class ManifestChanged(BatchgenError):
     exit_code = ExitCode.WORK_LEFT
 
 
-class Interrupted(BatchgenError):
-    """A signal came before anything was sent; `exit_code` says which."""
+class Interrupted(SystemExit):
+    """A signal came before anything was sent; `code` says which.
 
-    def __init__(self, name: str, exit_code: ExitCode) -> None:
+    No Exception: it is raised wherever the program happens to be, and nothing on the way out may take it for its own.
+    """
+
+    def __init__(self, exit_code: ExitCode) -> None:
+        super().__init__(int(exit_code))
         self.exit_code = exit_code
-        super().__init__(f"ended by {name} before anything was sent")
 
 
 class Secret:

@@ -44,8 +44,7 @@ def _interruptible() -> Iterator[None]:
     """Until the pool listens to signals itself, they end the run at once, with their own exit code."""
 
     def interrupt(number: int, frame: object) -> None:
-        name = signal.Signals(number).name
-        raise Interrupted(name, ExitCode[name])
+        raise Interrupted(ExitCode[signal.Signals(number).name])
 
     before = {}
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
