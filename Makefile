@@ -19,8 +19,7 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --cov --cov-report=term
-	$(BIN)/python -m coverage report > /dev/null
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
 soak: $(VENV)/installed-dev ## the long form of the crash tests: every file operation, hundreds of kills
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q
