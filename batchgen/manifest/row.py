@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -20,11 +21,15 @@ def nowhere(_: str) -> tuple[int, int]:
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """What one row says: field names and raw values, `params` and `meta` as dicts; empty fields are left out."""
+    """What one row says: field names and raw values, `params` and `meta` as dicts; empty fields are left out.
+
+    `variables` are what its templates may name: a table's other columns.
+    """
 
     line: int
     values: dict[str, Any]
     place: Place
+    variables: Mapping[str, Any] = MappingProxyType({})
 
     def problem(self, file: str, field: str, what: str, fix: str = "") -> Problem:
         """A mistake in `field`, with its place and the job's id where the row gives one."""
