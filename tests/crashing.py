@@ -16,7 +16,7 @@ from typing import Any
 
 from batchgen import cli, failures
 from batchgen.files import PosixFiles
-from batchgen.runner import conduct
+from batchgen.runner import outside
 
 CHANGING = ("make_dir", "create", "append_to", "truncate", "sync", "sync_dir", "rename", "remove")
 
@@ -55,7 +55,7 @@ for _name in CHANGING:
 def main() -> int:
     """Run the command; the first argument is the operation at which to die."""
     CrashingFiles.crash_at = int(sys.argv[1])
-    setattr(conduct, "PosixFiles", CrashingFiles)  # noqa: B010 - the name is another module's
+    setattr(outside, "PosixFiles", CrashingFiles)  # noqa: B010 - the name is another module's
     if cap := os.environ.get("TEST_LIFETIME_DOUBTS"):
         failures.LIFETIME_DOUBTS = int(cap)
     code = cli.main(sys.argv[2:])

@@ -1,6 +1,6 @@
 """The fault matrix of the reliability page, rows 45-61: whole runs on a disk that fails, lies or is meddled with.
 
-The disk is `conduct.PosixFiles` with faults; the server is the sandbox and its ledger. No test waits: the writer's
+The disk is `outside.PosixFiles` with faults; the server is the sandbox and its ledger. No test waits: the writer's
 pause moves the run's clock instead. Which row is shown where, in all the suite, is in MATRIX.md.
 """
 
@@ -157,7 +157,7 @@ class Bench:
     def disk(self, faults: Faults | None = None, files: type[PosixFiles] = FailingFiles) -> Faults:
         """From now on runs have these faults, or none."""
         FailingFiles.faults = faults or Faults(times=0)
-        self._patch.setattr("batchgen.runner.conduct.PosixFiles", files)
+        self._patch.setattr("batchgen.runner.outside.PosixFiles", files)
         return FailingFiles.faults
 
     async def run(self, **settings: Any) -> Summary:
@@ -209,9 +209,9 @@ async def bench_of(place: Place, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 async def bench(place: Place, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     clock = HastyClock()
     monkeypatch.setenv("NEBULA_API_KEY", SANDBOX_KEY)
-    monkeypatch.setattr("batchgen.runner.conduct.SystemClock", lambda: clock)
+    monkeypatch.setattr("batchgen.runner.outside.SystemClock", lambda: clock)
     time = SimpleNamespace(sleep=clock.pause, monotonic=clock.monotonic)
-    monkeypatch.setattr("batchgen.runner.work.time", time)
+    monkeypatch.setattr("batchgen.runner.outside.time", time)
     async with bench_of(place, monkeypatch) as found:
         yield found
     FailingFiles.faults = Faults(times=0)

@@ -75,7 +75,8 @@ class Pool:
         self._order = count()
         self._running: set[asyncio.Task[None]] = set()
         self._feeding: set[asyncio.Task[None]] = set()
-        self._sending: set[asyncio.Task[None]] = set()
+        # Ordered, so that one seed always gives the same night.
+        self._sending: dict[asyncio.Task[None], None] = {}
         self._probe_cleared = False
         self._progress_s = clock.monotonic()
         self._aborted_s = math.inf
@@ -195,7 +196,7 @@ class Pool:
         if not self.in_flight:
             self._progress_s = now_s
         self.in_flight += 1
-        self._sending.add(self._spawn(self._attempt(task)))
+        self._sending[self._spawn(self._attempt(task))] = None
 
     def _spawn_feeder(self, work: Coroutine[None, None, None]) -> None:
         """Work beside the jobs', which a run that ends does not wait for."""
@@ -212,7 +213,7 @@ class Pool:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._feeding.discard(task)
-        self._sending.discard(task)
+        self._sending.pop(task, None)
         if not task.cancelled() and (error := task.exception()):
             code = ExitCode.STORAGE if isinstance(error, StorageError | OSError) else ExitCode.INTERNAL
             self.stop(code, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
@@ -229,9 +230,10 @@ class Pool:
 
     async def _attempt(self, task: Task) -> None:
         this = asyncio.current_task()
+        assert this is not None
 
         def answered(reply: Reply | None) -> None:
-            self._sending.discard(this)
+            self._sending.pop(this, None)
             self._effects.server_date(reply.headers.get("date") if reply else None)
 
         try:

@@ -1,31 +1,27 @@
-"""One run, wired together: settings -> plan -> pool -> summary. The real clock and disk are chosen here."""
+"""One run, wired together: settings -> plan -> pool -> summary."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from batchgen import joblog, summary
-from batchgen.clock import SystemClock
-from batchgen.files import PosixFiles
-from batchgen.folder import Folder, State, exclusive
-from batchgen.layout import PRIVATE, SUMMARY
+from batchgen.folder import Folder, State
+from batchgen.layout import SUMMARY
 from batchgen.model import Entry, ExitCode, Interrupted, Job, Outcome, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_plan, make_plan, render
 from batchgen.progress import say
 from batchgen.runner.context import Run, Voice
+from batchgen.runner.outside import Outside, real
 from batchgen.runner.session import Session, check_folder, need_key
 from batchgen.summary import JobCounts, Summary
 from batchgen.text import counted
-from batchgen.world import Clock
 
 if TYPE_CHECKING:
     from batchgen.pool import Pool
@@ -33,10 +29,10 @@ if TYPE_CHECKING:
 ROOM_BYTES = 64 << 20
 
 
-async def run(session: Session, voice: Voice) -> Summary:
+async def run(session: Session, voice: Voice, outside: Outside | None = None) -> Summary:
     """Make what is missing. Raises BatchgenError where nothing could be begun; everything later is in the summary."""
     with _interruptible():
-        return await _run(session, voice)
+        return await _run(session, voice, outside or real())
 
 
 @contextlib.contextmanager
@@ -58,16 +54,15 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def _run(session: Session, voice: Voice) -> Summary:
-    clock = SystemClock()
+async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
     root = session.settings.output
-    if not (root / PRIVATE).exists():
+    if not outside.begun(root):
         # What cannot begin leaves no folder behind.
         _check_begin(session, make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection))
     try:
-        with exclusive(root), _open(root) as folder:
+        with outside.hold(root) as files, contextlib.closing(Folder(files)) as folder:
             folder.load()
-            this = _begin(session, folder, voice, clock)
+            this = _begin(session, folder, voice, outside)
             try:
                 return await _conduct(this)
             finally:
@@ -79,20 +74,10 @@ async def _run(session: Session, voice: Voice) -> Summary:
         raise StorageError(f"{place}: {error.strerror or error}") from error
 
 
-@contextlib.contextmanager
-def _open(root: Path) -> Iterator[Folder]:
-    files = PosixFiles(root)
-    try:
-        with contextlib.closing(Folder(files)) as folder:
-            yield folder
-    finally:
-        files.close_root()
-
-
-def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
-    settings, now = session.settings, clock.utc()
+def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:
+    settings, now = session.settings, outside.clock.utc()
     check_folder(session, folder)
-    run = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    run = f"{now:%Y%m%dT%H%M%SZ}-{int(outside.randomness.random() * 0x10000):04x}"
     started = joblog.timestamp(now)
     state = State(
         manifest=session.manifest_from_output,
@@ -107,7 +92,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
         doing="planning",
     )
     folder.write_state(state)
-    this = Run(session, folder, voice, clock, run, state, clock.monotonic())
+    this = Run(session, folder, voice, outside, run, state, outside.clock.monotonic())
     this.notices += [*session.warnings, *folder.notices]
     if doubtful := len(folder.lives.doubtful()):
         this.notices.append(f"{counted(doubtful, 'job')} of an earlier run may have been paid for without an answer")

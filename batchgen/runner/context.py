@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from batchgen.folder import Folder, State
 from batchgen.progress import say
+from batchgen.runner.outside import Outside
 from batchgen.runner.session import Session
 from batchgen.settings import Settings
 from batchgen.summary import Tally
@@ -31,7 +32,7 @@ class Run:
     session: Session
     folder: Folder
     voice: Voice
-    clock: Clock
+    outside: Outside
     run: str
     state: State
     began_s: float
@@ -47,3 +48,14 @@ class Run:
     @property
     def settings(self) -> Settings:
         return self.session.settings
+
+    @property
+    def clock(self) -> Clock:
+        return self.outside.clock
+
+    @property
+    def sent_today(self) -> int:
+        """How many requests the folder knows to have been sent this UTC day."""
+        today = self.clock.utc().date().isoformat()
+        open_today = sum(ended.attempt.at.startswith(today) for ended in self.folder.lives.ended())
+        return self.folder.fold.requests_by_day.get(today, 0) + open_today

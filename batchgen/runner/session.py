@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from batchgen import manifest, settings
@@ -48,8 +49,13 @@ class Session:
         return manifest.jobs(self.source.rows(), rules)
 
 
-def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Session:
-    """Raises UsageError (ManifestError among them) for everything that is wrong and can be known without the jobs."""
+def open_session(
+    flags: Flags, env: Mapping[str, str], key_file: Path | None = None, *, now: datetime | None = None
+) -> Session:
+    """Raises UsageError (ManifestError among them) for everything that is wrong and can be known without the jobs.
+
+    `now` (UTC) is what a time of day such as `until` is counted from; the present moment where it is not given.
+    """
     source = open_manifest(flags.manifest)
     header = source.header()
     output = flags.output or default_output(flags.manifest)
@@ -58,7 +64,7 @@ def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = N
     return Session(
         source=source,
         key_variable=variable,
-        settings=settings.resolve(flags, env, header, output=output, key=key, now=SystemClock().utc()),
+        settings=settings.resolve(flags, env, header, output=output, key=key, now=now or SystemClock().utc()),
         defaults=flags.defaults,
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),

@@ -1,6 +1,6 @@
-"""The part of a run that sends: endpoint, client, writer and pool, with signals and heartbeat around them.
+"""The part of a run that sends: pool and writer, with signals and heartbeat around them.
 
-Imported only when there is something to send, because an HTTP library takes longer to load than most looks take.
+Imported only when there is something to send.
 """
 
 from __future__ import annotations
@@ -8,34 +8,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import random
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from itertools import islice
 
 import msgspec
 
-import batchgen
 from batchgen import images, joblog
-from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
-from batchgen.client import Client, Endpoint
 from batchgen.events import Event, Finished, Paced
 from batchgen.failures import Allowance
-from batchgen.model import ExitCode, FileInput, Job, Secret, StorageError
-from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
+from batchgen.model import ExitCode, Secret, StorageError
+from batchgen.pacing import Adaptive, Breaker, Budget, Gates
 from batchgen.plan import Mark, Plan
 from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
 from batchgen.protocol import nebula
-from batchgen.runner.context import Run, Voice
-from batchgen.settings import SANDBOX, Settings
+from batchgen.runner.context import Run
 from batchgen.sink import LocalSink
-from batchgen.sources import encoder
-from batchgen.world import Account
-from batchgen.writer import Committer, Writer
+from batchgen.writer import Committer
 
 HEARTBEAT_S = 30.0
 SECOND_SIGNAL_S = 2.0
@@ -52,32 +43,29 @@ async def work(this: Run, plan: Plan) -> Pool:
     progress = Progress(plan.remaining, this.clock, quiet=this.voice.quiet, verbose=this.voice.verbose)
     observe = _observers(this, progress)
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, "batchgen-manifest") as reader, ThreadPoolExecutor(2, "batchgen-inputs") as input_files:
-        async with (
-            _endpoint(this.settings) as endpoint,
-            _client(this, endpoint, input_files) as client,
-            _account(this, endpoint) as account,
-        ):
+    outside = this.outside
+    with ThreadPoolExecutor(1, "batchgen-manifest") as reader:
+        async with outside.link(this) as link:
             committer = Committer(
                 decode=nebula.decode_answer,
                 check=images.check,
                 sink=LocalSink(this.folder.files),
                 folder=this.folder,
                 clock=this.clock,
-                pause=time.sleep,
-                key=endpoint.key,
+                pause=outside.pause,
+                key=link.key,
             )
-            writer = Writer(committer, loop)
+            writer = outside.writer(committer, loop)
             pool = Pool(
-                _policy(this, endpoint.key),
+                _policy(this, link.key),
                 pull=_puller(this, plan, reader),
                 gates=_gates(this),
-                transport=client,
-                account=account,
+                transport=link.transport,
+                account=link.account,
                 deliver=writer,
                 note=this.folder.append_attempts,
                 clock=this.clock,
-                randomness=random.Random(),
+                randomness=outside.randomness,
                 observe=observe,
             )
 
@@ -87,7 +75,7 @@ async def work(this: Run, plan: Plan) -> Pool:
             committer.on_full = on_full
             progress.in_flight = lambda: pool.in_flight
             try:
-                with _signals(pool, this.voice):
+                with _signals(this, pool):
                     await _with_heartbeat(this, progress, pool)
             except asyncio.CancelledError:
                 # The program around us wants to end: answers that have come are still written.
@@ -152,32 +140,6 @@ def _gates(this: Run) -> Gates:
     )
 
 
-@asynccontextmanager
-async def _account(this: Run, endpoint: Endpoint) -> AsyncIterator[Account]:
-    limits, today = this.settings.limits, this.clock.utc().date().isoformat()
-    pace = Pace(limits.requests_per_minute, limits.requests_per_day)
-    open_today = sum(ended.attempt.at.startswith(today) for ended in this.folder.lives.ended())
-    sent_today = this.folder.fold.requests_by_day.get(today, 0) + open_today
-    path = store_path(this.session.env)
-    if this.settings.in_process or path is None:
-        if path is None:
-            this.warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
-        yield MemoryAccount(pace, this.clock, sent_today)
-        return
-    shared = SharedAccount(
-        path,
-        account_name(this.settings.url, endpoint.key),
-        pace,
-        this.clock,
-        sent_today=sent_today,
-        warn=this.warn,
-    )
-    try:
-        yield shared
-    finally:
-        shared.close()
-
-
 def _deadline(this: Run) -> Deadline | None:
     settings = this.settings
     if settings.until is None and settings.max_runtime_s is None:
@@ -206,50 +168,18 @@ def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int]
     return pull
 
 
-@asynccontextmanager
-async def _endpoint(settings: Settings) -> AsyncIterator[Endpoint]:
-    if settings.style != SANDBOX:
-        assert settings.key is not None
-        yield _addresses(settings.url, settings.key)
-        return
-    from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
-
-    # A stand-in, wherever it is, never sees the real key.
-    key = Secret(SANDBOX_KEY)
-    if settings.url:
-        yield _addresses(settings.url, key)
-        return
-    async with Sandbox(Script(balance_usd=1e9)) as sandbox:
-        yield _addresses(sandbox.url, key)
-
-
-def _addresses(url: str, key: Secret) -> Endpoint:
-    return Endpoint(url + nebula.GENERATE_PATH, url + nebula.MODELS_PATH, key)
-
-
-def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> Client:
-    encode = encoder(this.session.inputs, nebula.encode_request)
-
-    async def prepare(job: Job) -> bytes:
-        if any(isinstance(value, FileInput) for value in job.request.values()):
-            return await asyncio.get_running_loop().run_in_executor(input_files, encode, job)
-        return encode(job)
-
-    return Client(endpoint, prepare, this.clock, user_agent=f"batchgen/{batchgen.__version__}")
-
-
 @contextlib.contextmanager
-def _signals(pool: Pool, voice: Voice) -> Iterator[None]:
+def _signals(this: Run, pool: Pool) -> Iterator[None]:
     """The first signal drains, one that comes two seconds later or more ends at once."""
     loop = asyncio.get_running_loop()
     first_s: float | None = None
 
     def received(number: signal.Signals) -> None:
         nonlocal first_s
-        now_s = time.monotonic()
+        now_s = this.clock.monotonic()
         if first_s is None:
             first_s = now_s
-            voice.say(
+            this.voice.say(
                 f"{number.name}: no new requests; waiting for {pool.in_flight} answers (again, after 2 s: stop at once)"
             )
             pool.stop(_SIGNALS[number], f"ended by {number.name}")

@@ -1,0 +1,82 @@
+"""The real way to a server: endpoint (or a sandbox of the run's own), HTTP client, and the account they count on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import batchgen
+from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
+from batchgen.client import Client, Endpoint
+from batchgen.model import FileInput, Job, Secret
+from batchgen.pacing import Pace
+from batchgen.protocol import nebula
+from batchgen.runner.context import Run
+from batchgen.runner.outside import Link
+from batchgen.settings import SANDBOX, Settings
+from batchgen.sources import encoder
+from batchgen.world import Account
+
+
+@asynccontextmanager
+async def link(this: Run) -> AsyncIterator[Link]:
+    """Open for as long as the run sends."""
+    with ThreadPoolExecutor(2, "batchgen-inputs") as input_files:
+        async with (
+            _endpoint(this.settings) as endpoint,
+            _client(this, endpoint, input_files) as client,
+            _account(this, endpoint) as account,
+        ):
+            yield Link(client, account, endpoint.key)
+
+
+@asynccontextmanager
+async def _endpoint(settings: Settings) -> AsyncIterator[Endpoint]:
+    if settings.style != SANDBOX:
+        assert settings.key is not None
+        yield _addresses(settings.url, settings.key)
+        return
+    from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
+
+    # A stand-in, wherever it is, never sees the real key.
+    key = Secret(SANDBOX_KEY)
+    if settings.url:
+        yield _addresses(settings.url, key)
+        return
+    async with Sandbox(Script(balance_usd=1e9)) as sandbox:
+        yield _addresses(sandbox.url, key)
+
+
+def _addresses(url: str, key: Secret) -> Endpoint:
+    return Endpoint(url + nebula.GENERATE_PATH, url + nebula.MODELS_PATH, key)
+
+
+def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> Client:
+    encode = encoder(this.session.inputs, nebula.encode_request)
+
+    async def prepare(job: Job) -> bytes:
+        if any(isinstance(value, FileInput) for value in job.request.values()):
+            return await asyncio.get_running_loop().run_in_executor(input_files, encode, job)
+        return encode(job)
+
+    return Client(endpoint, prepare, this.clock, user_agent=f"batchgen/{batchgen.__version__}")
+
+
+@asynccontextmanager
+async def _account(this: Run, endpoint: Endpoint) -> AsyncIterator[Account]:
+    limits = this.settings.limits
+    pace = Pace(limits.requests_per_minute, limits.requests_per_day)
+    path = store_path(this.session.env)
+    if this.settings.in_process or path is None:
+        if path is None:
+            this.warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
+        yield MemoryAccount(pace, this.clock, this.sent_today)
+        return
+    name = account_name(this.settings.url, endpoint.key)
+    shared = SharedAccount(path, name, pace, this.clock, sent_today=this.sent_today, warn=this.warn)
+    try:
+        yield shared
+    finally:
+        shared.close()

@@ -1,0 +1,86 @@
+"""The outside world of a run: clock, chance, disk, server, account and writer thread, chosen in one place.
+
+`real` is what the command line uses; simulated nights hand `conduct.run` another. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchgen.clock import SystemClock
+from batchgen.files import PosixFiles
+from batchgen.folder import exclusive
+from batchgen.layout import PRIVATE
+from batchgen.model import Secret
+from batchgen.world import Account, Clock, Files, Randomness, Transport
+
+if TYPE_CHECKING:
+    from batchgen.runner.context import Run
+    from batchgen.writer import Committer, Writer
+
+
+@dataclass(frozen=True)
+class Link:
+    """The way to a server: how requests reach it, which account they are counted on, and the key they carry."""
+
+    transport: Transport
+    account: Account
+    key: Secret
+
+
+@dataclass(frozen=True)
+class Outside:
+    """All that a run touches outside of itself.
+
+    `begun` answers whether a run has been in an output folder; `hold` locks the folder, or raises FolderBusy, and
+    gives its files. `link` opens the way to the server. `writer` starts what commits answers; `pause` is how that
+    waits for a full disk.
+    """
+
+    clock: Clock
+    randomness: Randomness
+    begun: Callable[[Path], bool]
+    hold: Callable[[Path], AbstractContextManager[Files]]
+    link: Callable[[Run], AbstractAsyncContextManager[Link]]
+    writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
+    pause: Callable[[float], None]
+
+
+def real() -> Outside:
+    """This machine and the network."""
+    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep)
+
+
+def _begun(root: Path) -> bool:
+    return (root / PRIVATE).exists()
+
+
+@contextlib.contextmanager
+def _hold(root: Path) -> Iterator[Files]:
+    with exclusive(root):
+        files = PosixFiles(root)
+        try:
+            yield files
+        finally:
+            files.close_root()
+
+
+def _link(this: Run) -> AbstractAsyncContextManager[Link]:
+    # An HTTP library takes longer to load than most looks take.
+    from batchgen.runner.link import link
+
+    return link(this)
+
+
+def _writer(committer: Committer, loop: asyncio.AbstractEventLoop) -> Writer:
+    from batchgen.writer import Writer
+
+    return Writer(committer, loop)
