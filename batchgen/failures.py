@@ -42,7 +42,6 @@ class Effect(StrEnum):
     """What a failure says about everybody else's requests."""
 
     NONE = "none"
-    SLOW = "slow"
     COOLDOWN = "cooldown"
     QUOTA = "quota"
     OUTAGE = "outage"
@@ -107,7 +106,7 @@ RULES: dict[Failure, Rule] = {
     Failure.API_FAILED: Rule(End.REFUSED, _MAYBE, Again.COUNTED, Effect.OUTAGE, retries=1),
     Failure.BAD_ANSWER: Rule(End.USELESS, _YES, Again.RATIONED, Effect.OUTAGE),
     Failure.BAD_GATEWAY_BODY: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE, min_wait_s=60),
-    Failure.UNCLASSIFIED: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.SLOW),
+    Failure.UNCLASSIFIED: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE),
     Failure.IN_DOUBT: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED),
     Failure.UNSENDABLE: Rule(End.NOT_SENT, _NO, Again.NEVER),
     Failure.INPUT_CHANGED: Rule(End.NOT_SENT, _NO, Again.NEXT_RUN),

@@ -230,7 +230,7 @@ TABLE = [
     (Failure.API_FAILED, _REFUSED, _MAYBE, Again.COUNTED, 1, 1, Effect.OUTAGE, 3),
     (Failure.BAD_ANSWER, _USELESS, _YES, Again.RATIONED, 0, 1, Effect.OUTAGE, 3),
     (Failure.BAD_GATEWAY_BODY, _UNKNOWN, _MAYBE, Again.RATIONED, 0, 60, Effect.OUTAGE, 3),
-    (Failure.UNCLASSIFIED, _UNKNOWN, _MAYBE, Again.RATIONED, 0, 1, Effect.SLOW, 3),
+    (Failure.UNCLASSIFIED, _UNKNOWN, _MAYBE, Again.RATIONED, 0, 1, Effect.OUTAGE, 3),
     (Failure.IN_DOUBT, _UNKNOWN, _MAYBE, Again.RATIONED, 0, 1, Effect.NONE, 3),
     (Failure.UNSENDABLE, _NOT_SENT, _NO, Again.NEVER, 0, 1, Effect.NONE, 3),
     (Failure.INPUT_CHANGED, _NOT_SENT, _NO, Again.NEXT_RUN, 0, 1, Effect.NONE, 3),

@@ -70,8 +70,6 @@ class Consequences:
         if task.probing and rule.end is End.REFUSED and rule.effect is not Effect.OUTAGE and gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
         match rule.effect:
-            case Effect.SLOW:
-                gates.adaptive.slow()
             case Effect.FEWER:
                 gates.adaptive.cut(0.5, "too many open files")
                 self._nobody_succeeds(fault, now_s)
