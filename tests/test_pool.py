@@ -504,7 +504,7 @@ def test_15_fewer_attempts_are_honoured() -> None:
 
 def test_15_the_retry_budget_keeps_retries_a_small_part_when_failures_are_widespread() -> None:
     """Row 36: with every other request failing for hours, retries are bounded by tokens, and no job is lost."""
-    night = World(lambda a: OK if a.number % 2 else says(500, after_s=5), jobs=400).run()
+    night = World(lambda a: says(500, after_s=5) if a.n % 2 else OK, jobs=400).run()
     assert all_done(night, 400)
 
 

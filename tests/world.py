@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -429,6 +430,7 @@ class World:
             account=self._account(clock, fold, lives),
             deliver=deliver,
             note=self.notes.append,
+            keep=partial(asyncio.sleep, 0),
             clock=clock,
             randomness=random.Random(self.seed),
             observe=events.append,

@@ -46,12 +46,13 @@ class Pool:
         account: Account,
         deliver: Deliver,
         note: Callable[[bytes], None],
+        keep: Callable[[], Awaitable[None]],
         clock: Clock,
         randomness: Randomness,
         observe: Callable[[Event], None],
     ) -> None:
         self._policy, self._gates = policy, gates
-        self._transport, self._deliver, self._note = transport, deliver, note
+        self._transport, self._deliver, self._note, self._keep = transport, deliver, note, keep
         self._clock, self._random, self._observe = clock, randomness, observe
         self._sender = Sender(policy, transport=transport, deliver=deliver, note=note, clock=clock)
         self._effects = Consequences(gates=gates, clock=clock, randomness=randomness, observe=observe, stop=self.stop)
@@ -113,6 +114,11 @@ class Pool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
                 await self._feed.give_back()
+
+    async def settle(self) -> None:
+        """Count what was written after `run` had stopped waiting for it."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=ABORT_S)
 
     def _over(self) -> bool:
         now_s = self._clock.monotonic()
@@ -237,7 +243,7 @@ class Pool:
             self._effects.server_date(reply.headers.get("date") if reply else None)
 
         try:
-            if (body := await self._body(task)) is None:
+            if (body := await self._body(task)) is None or not await self._remembered(task):
                 return
             sent, result = await self._sender.attempt(task, body, answered)
             if isinstance(result, Entry):
@@ -270,6 +276,17 @@ class Pool:
             return None
         self._gates.budget.unsent(task.cost_usd)
         return None
+
+    async def _remembered(self, task: Task) -> bool:
+        """Before a job is repeated that may have been paid for in vain, make that durable: a power cut must not make
+        its ration forgotten. False where the run has ended meanwhile."""
+        try:
+            if task.again and task.life[-1].billed is not Billed.NO:
+                await self._keep()
+        except asyncio.CancelledError:
+            self._gates.budget.unsent(task.cost_usd)
+            return False
+        return True
 
     async def _failed(self, task: Task, sent: Sent, fault: Fault) -> None:
         now_s, job, rule = self._clock.monotonic(), task.job, RULES[fault.failure]

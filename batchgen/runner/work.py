@@ -11,6 +11,7 @@ import math
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 import msgspec
@@ -64,6 +65,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 account=link.account,
                 deliver=writer,
                 note=this.folder.append_attempts,
+                keep=partial(asyncio.to_thread, this.folder.sync_attempts),
                 clock=this.clock,
                 randomness=outside.randomness,
                 observe=observe,
@@ -85,6 +87,8 @@ async def work(this: Run, plan: Plan) -> Pool:
             finally:
                 progress.close()
                 written = writer.close(ABORT_S if pool.in_flight else None)
+            if written:
+                await pool.settle()
     if written and not pool.in_flight and not {stop.exit_code for stop in pool.stops} & _NOT_CLEAN:
         try:
             this.folder.compact(lambda job, fp: (job, fp) in pool.unfinished or bool(this.folder.lives.of(job, fp)))
