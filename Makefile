@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
+SEEDS ?= 0 5000
 
-.PHONY: help run test soak format clean
+.PHONY: help run test soak nights format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -23,6 +24,10 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 
 soak: $(VENV)/installed-dev ## the long form of the crash tests: every file operation, hundreds of kills
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q
+
+nights: $(VENV)/installed-dev ## thousands of simulated nights (SEEDS="0 5000"), every failing file operation, every cut byte
+	PYTHONPATH=tests $(BIN)/python -m nights $(SEEDS)
+	BATCHGEN_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_io_sweep.py --timeout 7200 -q
 
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from world import Hang, VirtualLoop
 
 from batchgen.model import FolderBusy
 from batchgen.world import Result, SyncFailed, Work
 from batchgen.writer import GROUP, Committer, Writer
 from nights.disk import Disk, Node, parent
-from world import Hang, VirtualLoop
 
 CHANGING = {"make_dir", "create", "append_to", "write", "truncate", "sync", "sync_dir", "rename", "remove"}
 SYNCS = {"sync", "sync_dir"}
@@ -41,18 +45,22 @@ class Struck(Dead):
 
 @dataclass
 class DiskFault:
-    """What the disk does at the `at`-th operation of a process (`lasting`: and at all later ones), or at all changing
-    ones between two times: an error number, or the process' end (`kill`), a power cut included or not."""
+    """What the disk does at the `at`-th operation of a process (`only`: of this name; `lasting`: and at all later
+    ones), or at all changing ones between two times: an error number, or the process' end (`kill`)."""
 
     code: int = errno.EIO
     at: int = 0
+    only: str = ""
     lasting: bool = False
     from_s: float = 0.0
     to_s: float = 0.0
     kill: bool = False
 
-    def strikes(self, name: str, number: int, now_s: float) -> bool:
+    def strikes(self, name: str, did: Counter[str], now_s: float) -> bool:
+        if self.only not in ("", name):
+            return False
         if self.at:
+            number = did[self.only]
             return number == self.at or (self.lasting and number > self.at)
         return self.from_s <= now_s < self.to_s and name in CHANGING
 
@@ -66,9 +74,14 @@ class Process:
     faults: list[DiskFault] = field(default_factory=list)
     sync_s: float = 0.0
     alive: bool = True
-    operations: int = 0
-    did: list[str] = field(default_factory=list)
+    last: str = ""
+    did: Counter[str] = field(default_factory=Counter)
     struck: list[DiskFault] = field(default_factory=list)
+
+    @property
+    def operations(self) -> int:
+        """How many file operations there were so far."""
+        return self.did[""]
 
     def die(self) -> None:
         self.alive = False
@@ -79,10 +92,10 @@ class Process:
         """Count a file operation; raises OSError where it fails."""
         if not self.alive:
             raise Dead(errno.EIO, "the process is dead", path)
-        self.operations += 1
-        self.did.append(f"{name} {path}")
+        self.last = f"{name} {path}"
+        self.did.update((name, ""))
         for fault in self.faults:
-            if fault.strikes(name, self.operations, self.loop.time()):
+            if fault.strikes(name, self.did, self.loop.time()):
                 self.struck.append(fault)
                 if fault.kill:
                     self.die()
@@ -100,7 +113,7 @@ class NightLoop(VirtualLoop):
         super().__init__(now_s)
         self.limit_s = limit_s
         self.process: Process | None = None
-        self.handlers: dict[int, Callable[[], None]] = {}
+        self.handlers: dict[int, Callable[[], object]] = {}
         self.aside: Aside | None = None
         self._select = self._selector.select  # type: ignore[attr-defined]
         self._selector.select = self._watch  # type: ignore[attr-defined]
@@ -123,7 +136,7 @@ class NightLoop(VirtualLoop):
         return future
 
     def add_signal_handler(self, sig: int, callback: Callable[..., object], *arguments: Any) -> None:  # type: ignore[override]
-        self.handlers[sig] = lambda: callback(*arguments)
+        self.handlers[sig] = partial(callback, *arguments)
 
     def remove_signal_handler(self, sig: int) -> bool:
         return self.handlers.pop(sig, None) is not None
@@ -145,25 +158,38 @@ class Aside:
     def __init__(self, work: Callable[[], None]) -> None:
         self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._asked: float | None = None
+        self._ends = self._done = False
         self.thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self.thread.start()
 
     def _run(self, work: Callable[[], None]) -> None:
         self._turn.acquire()
         work()
-        self._asked = None
+        self._asked, self._done = None, True
         self._back.release()
 
     def resume(self) -> float | None:
         """Let it work until it pauses (for so many seconds) or has ended (None)."""
+        if self._done:
+            return None
         self._turn.release()
         self._back.acquire()
         return self._asked
 
     def pause(self, seconds: float) -> None:
-        self._asked = seconds
-        self._back.release()
-        self._turn.acquire()
+        if not self._ends:
+            self._asked = seconds
+            self._back.release()
+            self._turn.acquire()
+        if self._ends:
+            raise Dead(errno.EIO, "the process is dead")
+
+    def end(self) -> None:
+        """Let it go wherever it is; its process is dead."""
+        self._ends = True
+        while self.resume() is not None:
+            pass
+        self.thread.join()
 
 
 class NightWriter(Writer):
@@ -184,9 +210,12 @@ class NightWriter(Writer):
         return future
 
     def _begin(self) -> None:
+        self._next()
+        self._go_on()
+
+    def _next(self) -> None:
         group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
         self._night.aside = Aside(lambda: self._serve(group))
-        self._go_on()
 
     def _go_on(self) -> None:
         aside = self._night.aside
@@ -199,17 +228,18 @@ class NightWriter(Writer):
             self._busy = False
 
     def close(self, patience_s: float | None = None) -> bool:
-        """Write what waits. The loop stands still meanwhile, so that pauses pass at once."""
-        aside = self._night.aside
-        while self._busy and aside is not None:
-            while aside.thread.is_alive() and aside.resume() is not None:
-                assert self._night.process
-                if not self._night.process.alive and patience_s is not None:
+        """Write what waits while the loop stands still and time goes by; False where that takes too long."""
+        end_s = self._loop.time() + (math.inf if patience_s is None else patience_s)
+        while self._busy:
+            aside = self._night.aside
+            assert aside is not None
+            while (wait_s := aside.resume()) is not None:
+                self._night.jump(wait_s)
+                if self._loop.time() > end_s:
                     return False
             self._busy = bool(self._queue)
             if self._busy:
-                group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
-                self._night.aside = aside = Aside(lambda: self._serve(group))  # noqa: B023 - it is served at once
+                self._next()
         return True
 
 

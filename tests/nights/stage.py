@@ -1,0 +1,332 @@
+"""Plays a scenario: the real run on the simulated machine, execution after execution, then mornings until all is done.
+
+What is looked at between and afterwards is said in `promises`; `Story` is what they look at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from world import Hang
+
+from batchgen.account import SharedAccount
+from batchgen.model import BatchgenError, ExitCode, Secret
+from batchgen.pacing import Pace
+from batchgen.protocol import nebula
+from batchgen.runner import Voice, open_session, run
+from batchgen.runner.context import Run
+from batchgen.runner.outside import Link, Outside
+from batchgen.settings import Flags
+from batchgen.sources import encoder
+from batchgen.summary import Summary
+from nights import promises
+from nights.disk import Disk
+from nights.machine import Killed, NightLoop, NightWriter, Process, hold
+from nights.scenario import HOUR_S, Scenario, Start
+from nights.server import HABITS, Server, Wire
+
+EVENING = datetime(2026, 11, 22, 22, tzinfo=UTC)
+KEY = "ak_canary-0123456789abcdef"
+PRICE_USD = 0.01
+MORNINGS = 8
+
+
+class WallClock:
+    """A process' clocks: the loop's time, and the wall's, which `skew` sets wrong."""
+
+    def __init__(self, loop: NightLoop, skew: timedelta) -> None:
+        self._loop, self.skew = loop, skew
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def utc(self) -> datetime:
+        return EVENING + timedelta(seconds=self._loop.time()) + self.skew
+
+
+@dataclass
+class Played:
+    """One execution that is over. `signalled_s` is when it was told to stop, `rivals` what became of other starts."""
+
+    number: int
+    start: Start
+    flags: dict[str, Any]
+    jobs: dict[str, str]
+    began_s: float
+    ended_s: float
+    process: Process
+    most_in_flight: int = 0
+    summary: Summary | None = None
+    error: BaseException | None = None
+    signalled_s: float | None = None
+    rivals: list[BaseException | Summary | None] = field(default_factory=list)
+    power_cut: bool = False
+
+    @property
+    def concurrency(self) -> int:
+        return int(self.flags.get("concurrency", 8))
+
+    @property
+    def killed(self) -> bool:
+        return not self.process.alive
+
+    @property
+    def exit_code(self) -> ExitCode | None:
+        if self.killed:
+            return None
+        if self.summary:
+            return ExitCode(self.summary.exit_code)
+        return getattr(self.error, "exit_code", ExitCode.INTERNAL)
+
+
+@dataclass
+class Story:
+    """A scenario as it went: its world, its executions, its lines for people, and the promises that were broken."""
+
+    scenario: Scenario
+    folder: Path
+    disk: Disk
+    server: Server
+    jobs: dict[str, str]
+    now_s: float = 0.0
+    skew: timedelta = timedelta(0)
+    played: list[Played] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    faults: Counter[str] = field(default_factory=Counter)
+    earlier: dict[str, str] = field(default_factory=dict)
+    cut_from: dict[str, int] = field(default_factory=dict)
+
+    def tell(self, now_s: float, line: str) -> None:
+        self.lines.append(f"{now_s:9.2f} s  {line}")
+
+
+def play(scenario: Scenario, folder: Path) -> Story:
+    """The whole story; `folder` is an empty real one for manifest and account."""
+    chance = random.Random(scenario.seed)
+    server = Server(
+        EVENING,
+        random.Random(scenario.seed + 1),
+        list(scenario.episodes),
+        (min(1.0, scenario.slowest_s), scenario.slowest_s),
+        scenario.server_rpm,
+        scenario.server_rpd,
+    )
+    refused = dict(scenario.refused)
+    jobs = {f"job-{n}": f"job-{n} v0{f' [{refused[n]}]' if n in refused else ''}" for n in range(scenario.jobs)}
+    story = Story(scenario, folder, Disk(scenario.capacity_bytes), server, jobs)
+    for episode in scenario.episodes:
+        story.tell(episode.from_s, f"the server will show: {episode}")
+    for start in scenario.starts:
+        _edit(story, start)
+        _execute(story, start, dict(scenario.flags), chance)
+        if story.broken:
+            return story
+    _mornings(story, chance)
+    return story
+
+
+def _mornings(story: Story, chance: random.Random) -> None:
+    """All is well again: run until nothing is left."""
+    story.server.episodes = []
+    story.server.requests_per_day, story.disk.capacity_bytes = None, 1 << 30
+    story.now_s += 24 * HOUR_S
+    flags = {"concurrency": story.scenario.flag("concurrency", 8)}
+    for _ in range(MORNINGS):
+        _execute(story, Start(), flags, chance)
+        last = story.played[-1]
+        if story.broken or (last.summary and not last.summary.pending):
+            break
+    story.broken += promises.at_last(story) if not story.broken else []
+
+
+def _edit(story: Story, start: Start) -> None:
+    for kind, number in start.edits:
+        name = list(story.jobs)[number % len(story.jobs)] if story.jobs else ""
+        match kind:
+            case "change" if name:
+                story.earlier[name] = story.jobs[name]
+                head, _, version = story.jobs[name].partition(" v")
+                story.jobs[name] = f"{head} v{int(version.split()[0]) + 1}"
+            case "revert" if name in story.earlier:
+                story.jobs[name], story.earlier[name] = story.earlier[name], story.jobs[name]
+            case "add":
+                new = f"new-{len(story.lines)}-{number}"
+                story.jobs[new] = f"{new} v0"
+            case "drop" if len(story.jobs) > 1:
+                del story.jobs[name]
+        story.tell(story.now_s, f"the manifest is edited: {kind} {name}")
+    for path, size_bytes in start.cuts:
+        node = story.disk.names[path]
+        story.cut_from[path] = len(node.data)
+        del node.data[size_bytes:]
+        node.durable = bytes(node.data)
+        story.tell(story.now_s, f"{path} is cut from {story.cut_from[path]} to {len(node.data)} bytes")
+
+
+def _execute(story: Story, start: Start, flags: dict[str, Any], chance: random.Random) -> None:
+    story.now_s += start.after_s
+    before = promises.before(story)
+    waits = flags.get("on_quota") == "wait"
+    loop = NightLoop(story.now_s, story.now_s + (80 if waits else 30) * HOUR_S)
+    process = Process(loop, story.disk, list(start.faults), story.scenario.sync_s)
+    played = Played(len(story.played) + 1, start, flags, dict(story.jobs), story.now_s, story.now_s, process)
+    story.tell(story.now_s, f"execution {played.number} starts: {len(story.jobs)} jobs, {flags}")
+    clock = WallClock(loop, story.skew)
+    _arrange(story, played, loop, clock, flags, chance)
+    try:
+        played.summary = _drive(loop, process, _main(story, played, loop, clock, flags, chance))
+    except Hang as error:
+        story.broken.append(f"no hang: {error}")
+    except Killed:
+        pass
+    except BatchgenError as error:
+        played.error = error
+    process.faults = []
+    story.now_s, story.skew, played.ended_s = loop.time(), clock.skew, loop.time()
+    loop.close()
+    if played.killed and start.power:
+        story.disk.power_cut(chance)
+        played.power_cut = True
+    _tell_end(story, played)
+    story.played.append(played)
+    story.broken += promises.after(story, played, before)
+
+
+def _drive(loop: NightLoop, process: Process, main: Any) -> Any:
+    """Run the process on its loop to its end, whatever end."""
+    task = loop.create_task(main)
+    loop.process = process
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        loop.process = None
+        process_alive, process.alive = process.alive, False
+        left = [t for t in asyncio.all_tasks(loop) if not t.done()]
+        for other in left:
+            other.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=60))
+        if loop.aside:
+            loop.aside.end()
+        process.alive = process_alive
+        if task.done() and not task.cancelled():
+            task.exception()
+
+
+async def _main(
+    story: Story, played: Played, loop: NightLoop, clock: WallClock, flags: dict[str, Any], chance: random.Random
+) -> Summary:
+    outside = _outside(story, played, loop, clock, chance)
+    return await run(_session(story, clock, flags), Voice(quiet=True), outside)
+
+
+def _session(story: Story, clock: WallClock, flags: dict[str, Any]) -> Any:
+    rows = [f"{name},{prompt}" for name, prompt in story.jobs.items()]
+    manifest = story.folder / "night.csv"
+    text = "\n".join(["id,prompt", *rows, ""])
+    if not manifest.exists() or manifest.read_text() != text:
+        manifest.write_text(text)
+    said = Flags.of(
+        manifest, output=story.folder / "out", defaults=["model=m"], prices=[f"m={PRICE_USD}"], api="nebula", **flags
+    )
+    return open_session(said, {nebula.KEY_ENV: KEY}, now=clock.utc())
+
+
+def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> Outside:
+    @asynccontextmanager
+    async def link(this: Run) -> AsyncIterator[Link]:
+        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_request))
+        limits = this.settings.limits
+        pace = Pace(limits.requests_per_minute, limits.requests_per_day)
+        store = story.folder / "account.sqlite3"
+        account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today, warn=this.warn)
+        try:
+            yield Link(wire, account, Secret(KEY))
+        finally:
+            played.most_in_flight = wire.most_in_flight
+            account.close()
+
+    def writer(committer: Any, _: asyncio.AbstractEventLoop) -> NightWriter:
+        return NightWriter(committer, loop)
+
+    def begun(root: Path) -> bool:
+        return ".batchgen" in story.disk.names
+
+    process = played.process
+    return Outside(clock, chance, begun, lambda root: hold(process, root), link, writer, loop.pause)
+
+
+def _arrange(
+    story: Story, played: Played, loop: NightLoop, clock: WallClock, flags: dict[str, Any], chance: random.Random
+) -> None:
+    """Put what happens from outside on the loop's timetable."""
+    start, process = played.start, played.process
+
+    def at(after_s: float, what: str, action: Callable[[], None]) -> None:
+        def happen() -> None:
+            if process.alive:
+                story.tell(loop.time(), what)
+                story.faults[what.partition(":")[0]] += 1
+                action()
+
+        loop.call_at(played.began_s + after_s, happen)
+
+    def stop() -> None:
+        played.signalled_s = loop.time() if played.signalled_s is None and loop.handlers else played.signalled_s
+        loop.signal(signal.SIGTERM)
+
+    def step(seconds: float) -> None:
+        clock.skew += timedelta(seconds=seconds)
+
+    def sleep(seconds: float) -> None:
+        step(seconds)
+        story.server.skew += timedelta(seconds=seconds)
+
+    def rival() -> None:
+        other = replace(played, process=Process(loop, story.disk), rivals=[])
+        task = loop.create_task(_main(story, other, loop, clock, flags, chance))
+        task.add_done_callback(lambda done: played.rivals.append(None if done.cancelled() else done.exception()))
+
+    if start.kill_s is not None:
+        at(start.kill_s, "power cut" if start.power else "killed", process.die)
+    for after_s in start.signals:
+        at(after_s, "SIGTERM", stop)
+    for after_s, seconds in start.steps:
+        at(after_s, f"clock step: {seconds:+.0f} s", lambda seconds=seconds: step(seconds))  # type: ignore[misc]
+    for after_s, seconds in start.sleeps:
+        at(after_s, f"suspend: {seconds:.0f} s", lambda seconds=seconds: sleep(seconds))  # type: ignore[misc]
+    if start.rival_s is not None:
+        at(start.rival_s, "rival start", rival)
+
+
+def _tell_end(story: Story, played: Played) -> None:
+    requests = [r for r in story.server.ledger if r.start == played.number]
+    for request in requests:
+        kind = request.habit or "picture"
+        paid = ", paid" if request.paid else ""
+        story.tell(request.at_s, f"  {request.prompt}: {kind}{paid}, known at {request.ended_s:.2f} s")
+        story.faults[request.habit] += bool(request.habit in HABITS)
+    for fault in played.process.struck:
+        kind = "killed in a file operation" if fault.kill else f"disk error {fault.code}"
+        story.faults[kind] += 1
+        story.tell(played.ended_s, f"  {kind} ({fault})")
+    if played.killed:
+        end = f"dies after {played.process.operations} file operations" + (", power cut" if played.power_cut else "")
+        end += f"; the last: {played.process.last}"
+    elif played.summary:
+        s = played.summary
+        end = f"ends with {s.exit_code}: {s.done} done, {s.failed} failed, {s.uncertain} uncertain, {s.pending} pending"
+        end += f" ({s.verdict})"
+    else:
+        end = f"ends with {played.exit_code}: {played.error}"
+    story.tell(played.ended_s, f"execution {played.number} {end}")
