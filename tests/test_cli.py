@@ -316,6 +316,20 @@ def test_status_after_a_crash(place: Place, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(capsys.readouterr().out)["running"] is False
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"run": "\xff"}', b'{"manifest": "m.yaml", "pid": 1%030d}' % 0, b'{"x":' + b"[" * 99_999],
+    ids=["not UTF-8", "a process that cannot be", "deep"],
+)
+def test_status_where_small_files_are_damaged(place: Place, capsys: pytest.CaptureFixture[str], damage: bytes) -> None:
+    """Neither a state nor a summary that cannot be read keeps anybody from hearing what the log says."""
+    main(["run", str(place.jobs("a", api="sandbox")), "--quiet"])
+    for name in (".batchgen/state.json", "summary.json"):
+        (place.output / name).write_bytes(damage)
+    assert main(["status", str(place.output)]) == 0
+    assert "1 jobs done" in capsys.readouterr().out
+
+
 def test_status_where_nothing_was_done(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first run there is no status, and the message says how to begin."""
     assert main(["status", str(place.jobs("a"))]) == 2

@@ -38,4 +38,4 @@ def crowded(text: bytes) -> bool:
     """Whether `text`, read as JSON, could hold over MAX_VALUES values: far more than any answer, and each of them
     costs up to a hundred times its two bytes."""
     # Every value stands behind one of these, or behind a key that does.
-    return sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES
+    return len(text) > MAX_VALUES and sum(map(text.count, (b",", b"[", b"{"))) > MAX_VALUES
