@@ -314,6 +314,7 @@ def test_overrides(arguments: list[str], values: dict[str, Any]) -> None:
 def test_all_bad_overrides_are_told() -> None:
     """Every mistake among the -D arguments is told at once."""
     bad = ["width=x", "foo", "id=3", "params=3", "params.x=.nan", "promp=3", "model=a\udc80", "seed=", "mask= "]
+    bad += ["\udcffwidth=1", "meta.\udcff=x"]
     with pytest.raises(UsageError) as caught:
         overrides(bad)
     assert len(str(caught.value).split("\n")) == len(bad)
