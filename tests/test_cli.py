@@ -291,6 +291,15 @@ def test_check_needs_no_key(place: Place, capsys: pytest.CaptureFixture[str], mo
     assert "$0.5000" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "output"), [("m\udcff.yaml", "out"), ("m.yaml", "out\udcff")])
+def test_paths_that_are_no_text(place: Place, capsys: pytest.CaptureFixture[str], name: str, output: str) -> None:
+    """A path that the log could not tell is refused before anything is made, and shown in a form that can be."""
+    manifest = place.jobs("a", name=name, api="sandbox")
+    assert main(["run", str(manifest), "-o", str(place.root / output)]) == 2
+    assert "\\udcff" in capsys.readouterr().err
+    assert [path.name for path in place.root.iterdir()] == [name]
+
+
 def test_status_of_an_idle_folder(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Counts, requests and the last verdict, by folder as by manifest; looking changes nothing."""
     manifest = place.jobs("a", "b", api="sandbox")
