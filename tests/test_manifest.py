@@ -386,30 +386,6 @@ def test_the_path_of_an_input_does_not_count() -> None:
     assert prints[0] == prints[1] != prints[2]
 
 
-PIECES = (
-    *("prompt", "id", "jobs", "params", "meta.", "width", "seed", "image", "<<", "&a ", "*a", "!!int ", "- ", "---"),
-    *(":", "{", "}", "[", "]", '"', ",", "\t", "\n", "\r", " ", "#", "|", "\0", "\ufeff", "\ud7ff", "é", "a"),
-    *("1e3", ".nan", "0x1", "null", '{"prompt":', '"a"', "\\ud800"),
-)
-soups = st.lists(st.sampled_from(PIECES), max_size=40).map(lambda pieces: "".join(pieces).encode()) | st.binary(
-    max_size=200
-)
-
-
-@pytest.mark.parametrize("format", Format)
-@given(data=soups, header=st.sampled_from([b"", b"prompt,width\n", b"prompt\twidth\n", b"jobs:\n- "]))
-def test_nothing_but_problems_comes_of_garbage(format: Format, data: bytes, header: bytes) -> None:
-    """Whatever the bytes, reading ends in jobs and problems, or in a ManifestError that says something."""
-    try:
-        all_found = found(format, header + data)
-    except ManifestError as error:
-        assert error.problems
-    else:
-        assert all(isinstance(f, Job | Problem) for f in all_found)
-        ids = [f.id for f in all_found if isinstance(f, Job)]
-        assert len(ids) == len(set(ids))
-
-
 # --- frozen recipes: a change here renames jobs and buys pictures again
 
 
