@@ -61,6 +61,7 @@ ASKED = [
     pytest.param("9" * 5000, None, id="5000 digits"),
     pytest.param("", None, id="empty"),
     pytest.param("soon", None, id="garbage"),
+    pytest.param("\x1c 5\x1f", 5.0, id="separators as blanks"),
     pytest.param("5, 5", None, id="duplicated header"),
     pytest.param("٥", None, id="digits of another script"),
     pytest.param("５", None, id="wide digits"),
