@@ -22,8 +22,9 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
 
-soak: $(VENV)/installed-dev ## the long form of the crash tests: every file operation, hundreds of kills
+soak: $(VENV)/installed-dev ## the long form of crash tests and properties: all file operations, hundreds of kills, new examples
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q
+	BATCHGEN_SOAK=1 $(BIN)/python -m pytest -m hypothesis -n 2 --timeout 3600 -q
 
 nights: $(VENV)/installed-dev ## thousands of simulated nights (SEEDS="0 5000"), every failing file operation, every cut byte
 	PYTHONPATH=tests $(BIN)/python -m nights $(SEEDS)

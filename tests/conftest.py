@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
 
 MODEL = "black-forest-labs/FLUX.1-schnell"
+
+# The same examples on every machine and no clock, so that a red test is a fault; `make soak` looks for new ones.
+settings.register_profile("test", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "soak", max_examples=10_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("soak" if os.environ.get("BATCHGEN_SOAK") == "1" else "test")
 DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
 
-from batchgen.model import Attempt, Billed, Counts, Entry, Failure, Job, Outcome, Picture, Timings
+from batchgen.model import Attempt, BatchgenError, Billed, Counts, Entry, Failure, Job, Outcome, Picture, Timings
 
 AT = "2026-11-22T12:00:00.000Z"
 TIMINGS = Timings(
@@ -63,6 +64,14 @@ def entry(**changes: Any) -> Entry:
         finished_at=AT,
     )
     return msgspec.structs.replace(done, **changes)
+
+
+def told(ask: Callable[[bytes], Any], data: bytes) -> Any:
+    """What `ask` answers, or its refusal in a form that can be compared; any other exception ends the test."""
+    try:
+        return ask(data)
+    except BatchgenError as error:
+        return type(error), str(error)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)

@@ -291,6 +291,15 @@ def test_check_needs_no_key(place: Place, capsys: pytest.CaptureFixture[str], mo
     assert "$0.5000" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "output"), [("m\udcff.yaml", "out"), ("m.yaml", "out\udcff")])
+def test_paths_that_are_no_text(place: Place, capsys: pytest.CaptureFixture[str], name: str, output: str) -> None:
+    """A path that the log could not tell is refused before anything is made, and shown in a form that can be."""
+    manifest = place.jobs("a", name=name, api="sandbox")
+    assert main(["run", str(manifest), "-o", str(place.root / output)]) == 2
+    assert "\\udcff" in capsys.readouterr().err
+    assert [path.name for path in place.root.iterdir()] == [name]
+
+
 def test_status_of_an_idle_folder(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Counts, requests and the last verdict, by folder as by manifest; looking changes nothing."""
     manifest = place.jobs("a", "b", api="sandbox")
@@ -314,6 +323,20 @@ def test_status_after_a_crash(place: Place, capsys: pytest.CaptureFixture[str]) 
     state.write_text(json.dumps(json.loads(state.read_bytes()) | {"pid": 4_000_000, "doing": "working"}))
     assert main(["status", str(place.output), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["running"] is False
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"run": "\xff"}', b'{"manifest": "m.yaml", "pid": 1%030d}' % 0, b'{"x":' + b"[" * 99_999],
+    ids=["not UTF-8", "a process that cannot be", "deep"],
+)
+def test_status_where_small_files_are_damaged(place: Place, capsys: pytest.CaptureFixture[str], damage: bytes) -> None:
+    """Neither a state nor a summary that cannot be read keeps anybody from hearing what the log says."""
+    main(["run", str(place.jobs("a", api="sandbox")), "--quiet"])
+    for name in (".batchgen/state.json", "summary.json"):
+        (place.output / name).write_bytes(damage)
+    assert main(["status", str(place.output)]) == 0
+    assert "1 jobs done" in capsys.readouterr().out
 
 
 def test_status_where_nothing_was_done(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

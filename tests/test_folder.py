@@ -512,8 +512,9 @@ def test_the_state_is_replaced_whole(tmp_path: Path) -> None:
         folder.write_state(State("m.yaml", run="run-1", pid=7))
         folder.write_state(State("m.yaml", run="run-2"))
         assert read_state(folder.files) == State("m.yaml", run="run-2")
-        put(tmp_path, ".batchgen/state.json", b'{"manifest": 3}')
-        assert read_state(folder.files) is None
+        for damaged in (b'{"manifest": 3}', b'{"manifest": "\xff"}', b'{"x": ' + b"[" * 100_000, b"\0" * 9, b""):
+            put(tmp_path, ".batchgen/state.json", damaged)
+            assert read_state(folder.files) is None
 
 
 # The lock, and others at work
@@ -554,6 +555,7 @@ def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
 
 def test_a_holder_that_has_not_said_who_it_is_is_still_a_holder(tmp_path: Path) -> None:
     """Without a readable state the refusal names no run."""
+    put(tmp_path, ".batchgen/state.json", b'{"manifest": "\xff"}')
     with held(tmp_path), pytest.raises(FolderBusy, match="another run is at work here"):
         exclusive(tmp_path).__enter__()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 from typing import Any
 
@@ -162,13 +161,6 @@ def test_base64_that_is_not(text: str) -> None:
         decode_base64(text)
 
 
-@given(st.text(max_size=60))
-def test_arbitrary_text_is_base64_or_not(text: str) -> None:
-    """No text makes the decoder fail in any other way."""
-    with contextlib.suppress(BadAnswer):
-        decode_base64(text)
-
-
 SECONDS = [
     pytest.param({"inference": 13.37}, 13.37, id="seconds"),
     pytest.param({"inference": 0}, 0.0, id="zero"),
@@ -253,13 +245,6 @@ NO_PICTURE = [
 def test_answers_without_a_picture(body: bytes) -> None:
     """Whatever was paid for and holds no picture is a bad answer, and nothing worse."""
     with pytest.raises(BadAnswer):
-        decode_answer(body)
-
-
-@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_arbitrary_bytes_are_refused_in_one_way(body: bytes) -> None:
-    """No bytes make an answer fail in any other way than as a bad one."""
-    with contextlib.suppress(BadAnswer):
         decode_answer(body)
 
 
@@ -361,14 +346,6 @@ def test_a_message_that_is_not_utf8_is_still_a_message() -> None:
 def test_an_error_in_a_200_answer_that_is_not_utf8_is_still_one() -> None:
     """The same error with status 200 is an error and no bad answer."""
     assert error(b'{"status": "failed", "message": "Daily limit caf\xe9"}').shaped
-
-
-@given(st.binary(max_size=300) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_reading_an_error_never_fails(body: bytes) -> None:
-    """Whatever came, there is a short printable message on one line."""
-    told = read_error(body)
-    assert 0 < len(told.message) <= 510
-    assert printable(told.message, 510) == told.message
 
 
 @pytest.mark.parametrize("depth", [100, 500, 5_000, 100_000])

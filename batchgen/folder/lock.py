@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from batchgen.folder.records import State
+from batchgen.joblog import BAD_LINE
 from batchgen.layout import PRIVATE, STATE
 from batchgen.model import FolderBusy, UsageError
 
@@ -46,5 +47,5 @@ def _holder(root: Path) -> str:
     try:
         state = msgspec.json.decode((root / STATE).read_bytes(), type=State)
         return f"run {state.run} (process {state.pid} on {state.host}, since {state.started_at})"
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *BAD_LINE):
         return "another run"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -28,7 +29,7 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     defaults: tuple[str, ...] = ()
     logged: int = 0
     run: str = ""
-    pid: int = 0
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
     host: str = ""
     started_at: str = ""
     heartbeat_at: str = ""
@@ -120,7 +121,7 @@ def read_state(files: Files) -> State | None:
     """The folder's state; None where there is none that can be read."""
     try:
         return msgspec.json.decode(files.read(STATE), type=State)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *joblog.BAD_LINE):
         return None
 
 

@@ -20,6 +20,7 @@ from batchgen.manifest.yaml12 import MAX_DEPTH, resolve
 from batchgen.model import UsageError
 
 _CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff"
+_NO_UNICODE = re.compile("[\ud800-\udfff]")
 _Prose = Annotated[str, Meta(pattern=rf"\A[^{_CONTROL}]*\Z")]
 _Prompt = Annotated[str, Meta(pattern=rf"\A(?=\s*\S)[^{_CONTROL}]*\Z")]
 _Name = Annotated[str, Meta(pattern=rf"\A(?=\s*\S)[^{_CONTROL}\t\n\r]*\Z")]
@@ -213,7 +214,7 @@ def _unsendable(value: Any, path: str, depth: int = 0) -> Iterator[Complaint]:
             yield from _unsendable(inner, path, depth + 1)
     elif isinstance(value, float) and not math.isfinite(value):
         yield Complaint(path, f"{_path(path)}: expected a finite number, got {value}")
-    elif isinstance(value, str) and not value.isascii() and re.search("[\ud800-\udfff]", value):
+    elif isinstance(value, str) and not value.isascii() and _NO_UNICODE.search(value):
         yield Complaint(path, f"{_path(path)}: not valid Unicode text, got {shown(value)}")
 
 
@@ -231,7 +232,9 @@ def overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, value = assignment.partition("=")
         name, _, key = path.partition(".")
-        if not equals or not path:
+        if _NO_UNICODE.search(assignment):  # what a shell passes on of bytes that are no UTF-8
+            mistakes.append(f"-D {text.printable(assignment, 60)}: not valid Unicode text")
+        elif not equals or not path:
             mistakes.append(f"-D {text.printable(assignment, 60)}: expected FIELD=VALUE")
         elif name == "id":
             mistakes.append("-D id: every job would get the same id")

@@ -35,7 +35,9 @@ def retry_after_s(headers: Mapping[str, str], utc: datetime) -> float | None:
 
 
 def _number(text: str, scale: float) -> float | None:
-    return float(text) * scale if _DECIMAL.fullmatch(text.strip()) else None
+    # Without its blanks: those that `strip` knows are more than `float` does.
+    text = text.strip()
+    return float(text) * scale if _DECIMAL.fullmatch(text) else None
 
 
 def _until(text: str, utc: datetime) -> float | None:

@@ -1,6 +1,7 @@
 """The wire formats, both directions, one module per style; client and sandbox use the same ones.
 
-Bytes in, values out, and back. Nothing here sends, waits, judges whether to retry, or looks at pixels.
+Bytes in, values out, and back; `cut` finds the pictures of an answer without reading it as JSON. Nothing here sends,
+waits, judges whether to retry, or looks at pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 import pybase64
 
 from batchgen.model import BadAnswer, ServerError
+from batchgen.protocol.cut import crowded
 from batchgen.text import printable
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -63,6 +65,8 @@ def read_error(body: bytes) -> ServerError:
 
     Never raises; the message is printable and short.
     """
+    if crowded(body):
+        body = body[:4000]  # no JSON any more: told as text
     try:
         value = msgspec.json.decode(body.decode("utf-8", "replace"))
     except MALFORMED:

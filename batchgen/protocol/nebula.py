@@ -15,6 +15,7 @@ import pybase64
 
 from batchgen.model import BadAnswer, ServerError
 from batchgen.protocol import MALFORMED, Answer, Drawn, decode_base64, error_in, looks_like_html, read_error
+from batchgen.protocol.cut import MAX_VALUES, Parts, crowded, cut
 
 DEFAULT_URL = "https://api.nebulablock.com/api/v1"
 KEY_ENV = "NEBULA_API_KEY"
@@ -24,6 +25,7 @@ GENERATE_PATH = "/images/generation"
 MODELS_PATH = "/serverless/models"
 CREDITS_PATH = "/users/credits"
 SUCCESS_MESSAGE = "Image generated successfully"
+_FAILED = ("failed", "error")
 
 
 class _AnswerBody(msgspec.Struct):
@@ -74,20 +76,42 @@ def decode_answer(body: bytes) -> Answer | ServerError:
 
     Raises BadAnswer where there is neither.
     """
+    parts = cut(body)
+    if crowded(parts.rest) and not looks_like_html(body):
+        raise BadAnswer(f"the answer holds more than {MAX_VALUES:,} values")
+    return _read_parts(parts) or _read_whole(body)
+
+
+def _read_parts(parts: Parts) -> Answer | None:
+    """The short road, for an answer as documented: None where it is not surely one, and `_read_whole` decides.
+
+    Without a backslash every quote begins or ends a text, so the base64 was cut exactly where a JSON reader sees it.
+    As many empty texts as cuts, one in each picture, are then those cuts in their order.
+    """
+    if b"\\" in parts.rest:
+        return None
+    try:
+        answer = _answer_body.decode(parts.rest)
+        if answer.status in _FAILED or not _are_cut(answer.data, len(parts.texts)):
+            return None
+        return _answer(answer.data, [pybase64.b64decode(text, validate=True) for text in parts.texts])
+    except MALFORMED:
+        return None
+
+
+def _read_whole(body: bytes) -> Answer | ServerError:
+    """The long road, for any answer: everything is read as JSON, and odd base64 is forgiven."""
     try:
         answer = _decode(body)
     except MALFORMED as error:
         if looks_like_html(body):
             return read_error(body)
         raise BadAnswer("the answer is not the API's JSON") from error
-    if answer.status in ("failed", "error"):
+    if answer.status in _FAILED:
         return error_in(msgspec.structs.asdict(answer)) or ServerError(f"status {answer.status}", shaped=True)
     if not isinstance(answer.data, list) or not answer.data:
         raise BadAnswer("the answer holds no picture")
-    pictures = [_drawn(item, position) for position, item in enumerate(answer.data)]
-    if len({picture.index for picture in pictures}) < len(pictures):
-        pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
-    return Answer(tuple(sorted(pictures, key=lambda picture: picture.index)))
+    return _answer(answer.data, [_bytes_of(item, position) for position, item in enumerate(answer.data)])
 
 
 def _decode(body: bytes) -> _AnswerBody:
@@ -99,12 +123,37 @@ def _decode(body: bytes) -> _AnswerBody:
         return msgspec.convert(json.loads(body.decode("utf-8-sig", "replace")), _AnswerBody)
 
 
-def _drawn(item: Any, position: int) -> Drawn:
-    if not isinstance(item, dict) or not isinstance(text := item.get("b64_json"), str):
+def _are_cut(items: Any, count: int) -> bool:
+    """Whether these are `count` pictures, each with an empty text."""
+    return (
+        isinstance(items, list)
+        and 0 < len(items) == count
+        and all(isinstance(item, dict) and item.get("b64_json") == "" for item in items)
+    )
+
+
+def _has_text(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("b64_json"), str)
+
+
+def _bytes_of(item: Any, position: int) -> bytes:
+    if not _has_text(item):
         raise BadAnswer(f"picture {position} of the answer has no b64_json text")
+    return decode_base64(item["b64_json"])
+
+
+def _answer(items: list[dict[str, Any]], data: list[bytes]) -> Answer:
+    """The pictures, `data` of each beside what its item says of it."""
+    pictures = [_drawn(item, position, data[position]) for position, item in enumerate(items)]
+    if len({picture.index for picture in pictures}) < len(pictures):
+        pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
+    return Answer(tuple(sorted(pictures, key=lambda picture: picture.index)))
+
+
+def _drawn(item: dict[str, Any], position: int, data: bytes) -> Drawn:
     index, timings = item.get("index"), item.get("timings")
     return Drawn(
-        decode_base64(text),
+        data,
         index if type(index) is int and 0 <= index < 10_000 else position,
         _seconds(timings.get("inference") if isinstance(timings, dict) else None),
     )

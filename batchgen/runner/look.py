@@ -14,6 +14,7 @@ import msgspec
 
 from batchgen.files import PosixFiles
 from batchgen.folder import Records, State, read_state
+from batchgen.joblog import BAD_LINE
 from batchgen.layout import LOG, PRIVATE, SUMMARY
 from batchgen.model import Job, Outcome, Standing, UsageError
 from batchgen.plan import Plan, make_plan
@@ -174,7 +175,7 @@ def _at_work(state: State) -> bool:
 def _last_verdict(root: Path) -> str | None:
     try:
         return str(msgspec.json.decode((root / SUMMARY).read_bytes())["verdict"])
-    except (OSError, msgspec.MsgspecError, KeyError, TypeError):
+    except (OSError, *BAD_LINE, KeyError, TypeError):
         return None
 
 

@@ -17,7 +17,7 @@ from batchgen.manifest import Rules
 from batchgen.model import Job, Problem, UsageError
 from batchgen.settings import SANDBOX, Flags, Settings
 from batchgen.sources import Inputs, Source, open_manifest
-from batchgen.text import counted
+from batchgen.text import counted, printable
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def open_session(
     source = open_manifest(flags.manifest)
     header = source.header()
     output = flags.output or default_output(flags.manifest)
+    _need_unicode(flags.manifest, output)
     variable = settings.key_variable(header)
     key, warnings = _find_key(key_file, env, variable)
     return Session(
@@ -70,6 +71,17 @@ def open_session(
         inputs=Inputs(flags.manifest.absolute().parent),
         warnings=warnings,
     )
+
+
+def _need_unicode(*paths: Path) -> None:
+    """State, log and summary are JSON: they can only tell of paths that are text."""
+    for path in paths:
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"{printable(str(path.absolute()))}: a name in this path is not UTF-8; rename it"
+            ) from None
 
 
 def default_output(manifest_path: Path) -> Path:
