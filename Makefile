@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 
-.PHONY: help run test soak format clean
+.PHONY: help run test soak endurance format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 11
 
 run: $(VENV)/installed ## make the pictures of MANIFEST (jobs/demo.yaml) by API (sandbox; nebula for real ones)
 	@exec $(BIN)/batchgen run $(MANIFEST) --api $(API)
@@ -23,6 +23,10 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 
 soak: $(VENV)/installed-dev ## the long form of the crash tests: every file operation, hundreds of kills
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q
+
+endurance: $(VENV)/installed ## an hour with faults, then 100,000 jobs: does memory grow, do the numbers add up
+	$(BIN)/python benchmarks/soak.py hour
+	$(BIN)/python benchmarks/soak.py jobs
 
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .
