@@ -186,13 +186,18 @@ class Standing(StrEnum):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which jobs of the manifest a run is for, and which of the ended ones it does again."""
+    """Which jobs of the manifest a run is for, which of the ended ones it does again, and in which order.
+
+    `limit` counts jobs to be done. With `shuffle`, a seed, they are the first of a random order, up to `last_place`.
+    """
 
     retry: frozenset[Outcome] = frozenset()
     redo: bool = False
     redo_missing: bool = False
     only: tuple[str, ...] = ()
     limit: int | None = None
+    shuffle: str | None = None
+    last_place: int | None = None
 
 
 class Billed(StrEnum):

@@ -133,7 +133,12 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
         "--redo-missing", action="store_true", help="make missing pictures again however many are missing"
     )
     choice.add_argument("--only", action="append", default=[], metavar="GLOB", help="only ids like this (repeatable)")
-    choice.add_argument("--limit", type=_count, metavar="N", help="do at most N jobs")
+    choice.add_argument("--limit", type=_count, metavar="N", help="do at most N jobs: the first, or a sample")
+    choice.add_argument(
+        "--shuffle",
+        metavar="SEED",
+        help="the jobs in a random order, always the same for a SEED (any word); with --limit N: a random sample",
+    )
     parser.add_argument("--json", action="store_true", help="the result as one JSON object on standard output")
 
 

@@ -19,10 +19,10 @@ from batchgen.files import PosixFiles
 from batchgen.folder import Folder, State, exclusive
 from batchgen.layout import PRIVATE, SUMMARY
 from batchgen.model import Entry, ExitCode, Interrupted, Job, Outcome, Standing, StorageError, UsageError
-from batchgen.plan import Mark, Plan, check_plan, make_plan, render
+from batchgen.plan import Mark, Plan, check_plan, render
 from batchgen.progress import say
 from batchgen.runner.context import Run, Voice
-from batchgen.runner.session import Session, check_folder, need_key
+from batchgen.runner.session import Session, check_folder, need_key, plan_of
 from batchgen.summary import JobCounts, Summary
 from batchgen.text import counted
 from batchgen.world import Clock
@@ -63,7 +63,7 @@ async def _run(session: Session, voice: Voice) -> Summary:
     root = session.settings.output
     if not (root / PRIVATE).exists():
         # What cannot begin leaves no folder behind.
-        _check_begin(session, make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection))
+        _check_begin(session, plan_of(session, lambda job: Standing.PENDING))
     try:
         with exclusive(root), _open(root) as folder:
             folder.load()
@@ -115,7 +115,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
 
 
 async def _conduct(this: Run) -> Summary:
-    plan = make_plan(this.session.jobs(), this.folder.standing, this.settings.selection, _regroup(this))
+    plan = plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
@@ -141,10 +141,12 @@ async def _conduct(this: Run) -> Summary:
     return verdict
 
 
-def _regroup(this: Run) -> Callable[[Job], None]:
+def _regroup(this: Run) -> Callable[[Job, Standing, Mark], None]:
     """Jobs that failed in earlier runs are told again, with their causes."""
 
-    def tell(job: Job) -> None:
+    def tell(job: Job, standing: Standing, mark: Mark) -> None:
+        if standing not in (Standing.FAILED, Standing.UNCERTAIN) or mark is not Mark.SKIP:
+            return
         if entry := this.folder.entry(job.id, job.fingerprint):
             this.tally.without_picture(entry)
 
