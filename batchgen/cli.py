@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchgen.parser import LIMIT_FLAGS, make_parser
+from batchgen.parser import LIMIT_FLAGS, Misused, make_parser
 
 if TYPE_CHECKING:
     import argparse
 
+    from batchgen.model import Problem
     from batchgen.runner import Session
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
@@ -45,38 +46,63 @@ def entry() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = make_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = make_parser().parse_args(argv)
+    except Misused as error:
+        if "--json" in argv:
+            _print_refusal(error.message, 2)
+        raise
     try:
         return int(_COMMANDS[arguments.command](arguments))
     except KeyboardInterrupt:
         return 130
     except SystemExit as interrupted:
-        from batchgen.progress import say
-
-        say("batchgen: ended by a signal before anything was sent")
-        return int(interrupted.code or 0)
+        return _ended_early(int(interrupted.code or 0), arguments)
     except Exception as error:
-        return _explain(error, verbose=getattr(arguments, "verbose", False))
+        return _explain(error, arguments)
 
 
-def _explain(error: Exception, *, verbose: bool) -> int:
+def _ended_early(code: int, arguments: argparse.Namespace) -> int:
+    from batchgen.progress import say
+
+    message = "ended by a signal before anything was sent"
+    say(f"batchgen: {message}")
+    if getattr(arguments, "json", False):
+        _print_refusal(message, code)
+    return code
+
+
+def _explain(error: Exception, arguments: argparse.Namespace) -> int:
+    """Say what went wrong, to people and, where it was asked for, to programs; the exit code."""
     from batchgen.model import BatchgenError, ExitCode, ManifestError
     from batchgen.progress import say
 
+    problems: Sequence[Problem] = ()
+    message, code, count = str(error), ExitCode.INTERNAL, 0
     if isinstance(error, ManifestError):
-        say(str(error))
-        more = f" (the first {len(error.problems)} are shown)" if error.count > len(error.problems) else ""
-        say(f"batchgen: {error.count} problem{'s' * (error.count != 1)} in the manifest{more}; nothing was sent")
-        return error.exit_code
-    if isinstance(error, BatchgenError):
-        say(f"batchgen: {error}")
-        return error.exit_code
-    if verbose:
-        import traceback
+        say(message)
+        problems, code, count = error.problems, error.exit_code, error.count
+        more = f" (the first {len(problems)} are shown)" if count > len(problems) else ""
+        message = f"{count} problem{'s' * (count != 1)} in the manifest{more}; nothing was sent"
+    elif isinstance(error, BatchgenError):
+        code = error.exit_code
+    else:
+        if getattr(arguments, "verbose", False):
+            import traceback
 
-        say("".join(traceback.format_exception(error)))
-    say(f"batchgen: unexpected error: {type(error).__name__}: {error} (please report it; --verbose shows where)")
-    return ExitCode.INTERNAL
+            say("".join(traceback.format_exception(error)))
+        message = f"unexpected error: {type(error).__name__}: {error} (please report it; --verbose shows where)"
+    say(f"batchgen: {message}")
+    if getattr(arguments, "json", False):
+        _print_refusal(message, code, problems, count)
+    return code
+
+
+def _print_refusal(error: str, code: int, problems: Sequence[Problem] = (), count: int = 0) -> None:
+    from batchgen.model import Refusal
+
+    _print_json(Refusal(error, code, tuple(problems), count))
 
 
 def _session(arguments: argparse.Namespace) -> Session:
@@ -104,17 +130,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from batchgen import plan, runner
+    from batchgen import runner
+    from batchgen.runner.check import render
 
-    session = _session(arguments)
-    found, planned = runner.check(session)
+    session, offer = _session(arguments), None
+    if arguments.online:
+        import asyncio
+
+        from batchgen.runner import online
+
+        offer = asyncio.run(online.ask(session))
+    found = runner.check(session, offer, diff=arguments.diff, by_exit_code=arguments.exit_code)
     if arguments.json:
         _print_json(found)
     else:
-        _tell("\n".join(plan.render(planned, session.settings.prices_usd)))
-        if found.orphans:
-            _tell(f"  orphans    {found.orphans} jobs of the log are no longer in the manifest")
-    return 0
+        _tell("\n".join(render(found)))
+    return found.exit_code
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -35,9 +35,16 @@ nothing when nothing is left to do. Every flag beats the environment, the enviro
 {EXIT_CODES}"""
 
 CHECK = """\
-Validate MANIFEST and say what a run would do: every problem at once, with its place. Sends nothing, changes nothing.
+Validate MANIFEST and say what a run would do: every problem at once, with its place; then the jobs to be done, what
+changed of them, money, time, nights and disk, each number with its source. Sends nothing paid, changes nothing.
 
-  batchgen check jobs/animals.csv"""
+  batchgen check jobs/animals.csv
+  batchgen check jobs/animals.csv --online --rpm 60 --rpd 200
+  batchgen check jobs/animals.csv --exit-code --json || batchgen run jobs/animals.csv
+
+exit codes: 0 there is something to do, or nothing; 2 something said is wrong, 6 the key was refused (--online).
+With --exit-code: 0 nothing to do, 10 work to do.
+"""
 
 STATUS = """\
 Where an output folder stands, from its log; also while a run is at work there.
@@ -56,6 +63,14 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
+class Misused(SystemExit):
+    """The arguments cannot be understood, and that has been said; `message` says it again for programs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what was wrong without repeating what was given: it could be a key, and cron mails what is said."""
 
@@ -65,7 +80,10 @@ class _Parser(argparse.ArgumentParser):
             names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
             hint = " (a key is never an argument: use NEBULA_API_KEY)" if any("key" in name for name in names) else ""
             message = f"{head}unknown arguments {' '.join(names)}{hint}"
-        super().error(message)
+        from batchgen.progress import say
+
+        say(f"{self.format_usage()}{self.prog}: error: {message}")
+        raise Misused(message)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -139,15 +157,22 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="the jobs in a random order, always the same for a SEED (any word); with --limit N: a random sample",
     )
-    parser.add_argument("--json", action="store_true", help="the result as one JSON object on standard output")
+    parser.add_argument(
+        "--json", action="store_true", help="the result, or why there is none, as one JSON object on standard output"
+    )
+
+
+def _limit_arguments(parser: argparse.ArgumentParser) -> Any:
+    limits = parser.add_argument_group("limits")
+    for short, long, name, help in LIMIT_FLAGS:
+        limits.add_argument(*filter(None, (short, long)), dest=name, metavar="N", help=help)
+    return limits
 
 
 def _run_command(commands: Any) -> None:
     parser = _command(commands, "run", "make what is missing", RUN)
     _manifest_arguments(parser)
-    limits = parser.add_argument_group("limits")
-    for short, long, name, help in LIMIT_FLAGS:
-        limits.add_argument(*filter(None, (short, long)), dest=name, metavar="N", help=help)
+    limits = _limit_arguments(parser)
     limits.add_argument(
         "--on-quota", choices=["stop", "wait"], default="stop", help="when the day's quota is spent (default: stop)"
     )
@@ -172,7 +197,14 @@ def _run_command(commands: Any) -> None:
 
 
 def _check_command(commands: Any) -> None:
-    _manifest_arguments(_command(commands, "check", "validate and plan; sends nothing", CHECK))
+    parser = _command(commands, "check", "validate, plan, cost and time; sends nothing paid", CHECK)
+    _manifest_arguments(parser)
+    _limit_arguments(parser)
+    parser.add_argument("--diff", action="store_true", help="list the jobs to be done, and what changed of each")
+    parser.add_argument(
+        "--online", action="store_true", help="ask the API for models, prices and balance, with the key; nothing paid"
+    )
+    parser.add_argument("--exit-code", action="store_true", help="exit 10 where there is work to do, for make")
 
 
 def _status_command(commands: Any) -> None:

@@ -182,11 +182,16 @@ def check_plan(plan: Plan, selection: Selection) -> None:
         )
 
 
+def headline(total: int, selected: int, standings: Mapping[Standing, int] | Mapping[str, int]) -> str:
+    """How many jobs there are, how many of them are selected, and where these stand."""
+    counts: Mapping[str, int] = {str(standing): count for standing, count in standings.items()}
+    parts = ", ".join(f"{counts[s]} {_WORDS[s]}" for s in Standing if counts.get(s))
+    return f"{counted(total, 'job')}{f' ({selected} selected)' if selected != total else ''}: {parts or 'none'}"
+
+
 def render(plan: Plan, prices_usd: Mapping[str, float]) -> Iterator[str]:
     """The plan for people, a line at a time."""
-    parts = ", ".join(f"{plan.standings[s]} {_WORDS[s]}" for s in Standing if plan.standings[s])
-    selected = f" ({plan.selected} selected)" if plan.selected != plan.total else ""
-    yield f"{counted(plan.total, 'job')}{selected}: {parts or 'none'}"
+    yield headline(plan.total, plan.selected, plan.standings)
     cost = plan.cost_usd(prices_usd)
     for model, count in sorted(plan.to_do.items()):
         yield f"  to do      {count} x {model}"

@@ -123,7 +123,7 @@ class _Reader:
     def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
         clean, complaints = check_each(node.value, table)
         for field, what, fix in complaints:
-            self._complain(_places(node, table)(field), f"{section}: {what}", fix)
+            self._complain(_places(node, table)(field), f"{section}: {what}", fix, f"{section}.{field}")
         return clean
 
     def _defaults(self, node: Node) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class _Reader:
         except Wrong as wrong:
             self.defaults = wrong.clean
             for field, what, fix in wrong.complaints:
-                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix)
+                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix, f"defaults.{field}")
         return self.defaults
 
     def _jobs(self, root: Node) -> list[Row | Problem]:
@@ -164,8 +164,8 @@ class _Reader:
         rules = Rules(self.file, "", lambda path: FileInput(path, ""), {"model": "unknown"} | self.defaults)
         return [found for found in jobs(rows, rules) if isinstance(found, Problem)]
 
-    def _complain(self, place: tuple[int, int], what: str, fix: str = "") -> None:
-        self.problems.append(Problem(self.file, *place, what, fix))
+    def _complain(self, place: tuple[int, int], what: str, fix: str = "", field: str | None = None) -> None:
+        self.problems.append(Problem(self.file, *place, what, fix, field=field))
 
 
 def _values(node: Node) -> dict[str, Any]:

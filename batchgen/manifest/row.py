@@ -36,4 +36,12 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         line, column = self.place(field)
         given = self.values.get("id")
         job = text.printable(given, 100) if isinstance(given, str) else None
-        return Problem(file, line, column, what, fix, job)
+        return Problem(file, line, column, what, fix, job, field, self._said(field))
+
+    def _said(self, path: str) -> str | None:
+        """What stands in a field, where it is one value and not many."""
+        name, _, inner = path.partition(".")
+        value = self.values.get(name)
+        if inner and isinstance(value, dict):
+            value = value.get(inner)
+        return text.printable(str(value), 100) if isinstance(value, str | int | float) else None
