@@ -181,6 +181,21 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    from batchgen.runner import starter
+
+    for line in starter.write(arguments.folder):
+        _tell(line)
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from batchgen import schema
+
+    _tell(schema.text().rstrip("\n"))
+    return 0
+
+
 async def _serve(script: Any, port: int) -> None:
     import asyncio
     import signal
@@ -204,6 +219,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": _check,
     "status": _status,
     "sandbox": _sandbox,
+    "init": _init,
+    "schema": _schema,
 }
 
 

@@ -52,6 +52,18 @@ Where an output folder stands, from its log; also while a run is at work there.
   batchgen status outputs/animals
   batchgen status jobs/animals.csv --json"""
 
+INIT = """\
+Write a starter manifest, its JSON Schema for editors, a Makefile and an example of a crontab line into DIR. They work
+as they are, with the built-in sandbox. Nothing is ever overwritten.
+
+  batchgen init pictures && make -C pictures"""
+
+SCHEMA = """\
+Print the JSON Schema (draft 7) of YAML manifests. Editors with YAML support then complete fields and underline mistakes
+in a manifest whose first line is: # yaml-language-server: $schema=./batchgen.schema.json
+
+  batchgen schema > batchgen.schema.json"""
+
 LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("-c", "--concurrency", "concurrency", "requests in flight at most (default 8)"),
     ("", "--rpm", "requests_per_minute", "requests a minute at most"),
@@ -101,6 +113,8 @@ def make_parser() -> argparse.ArgumentParser:
     _check_command(commands)
     _status_command(commands)
     _sandbox_command(commands)
+    _init_command(commands)
+    _command(commands, "schema", "the manifest's JSON Schema, for editors", SCHEMA)
     return parser
 
 
@@ -238,6 +252,13 @@ balance, refuse, failed200, disconnect, slow, truncate, badjson, badbase64, noti
         "--format", choices=["png", "jpeg", "webp"], default="png", help="of the pictures (default png)"
     )
     parser.add_argument("--seed", type=int, default=0, help="decides which requests meet a fault (default 0)")
+
+
+def _init_command(commands: Any) -> None:
+    parser = _command(commands, "init", "a starter manifest, Makefile and crontab line", INIT)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path(), metavar="DIR", help="where to (default: the current folder)"
+    )
 
 
 def _count(text: str) -> int:
