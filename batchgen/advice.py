@@ -31,27 +31,26 @@ class Kind(StrEnum):
 class Known(NamedTuple):
     """What the service's pages say of a model.
 
-    `takes` are its fields beside the prompt, `steps` the typical number and the limits of the usual; `repaints`: it
-    changes a picture under a mask; `multiple_of`: the pixels that width and height should be multiples of.
+    `not_taken` are the fields that they do not list, `steps` the typical number and the limits of the usual. One that
+    `repaints` changes a picture under a mask; `multiple_of` pixels is what it rounds width and height to.
     """
 
-    takes: frozenset[str]
+    not_taken: frozenset[str] = frozenset()
     steps: tuple[int, int, int] | None = None
     repaints: bool = False
     multiple_of: int = 1
 
 
 _SIZE = frozenset({"width", "height"})
-_STEPPED = _SIZE | {"num_steps", "guidance_scale"}
-_FIELDS = _STEPPED | {"negative_prompt", "seed", "image", "mask"}
+_PICTURES = frozenset({"image", "mask"})
 
 DOCUMENTED = {
-    "stabilityai/stable-diffusion-xl-base-1.0": Known(_STEPPED | {"negative_prompt"}, (25, 8, 100)),
-    "black-forest-labs/FLUX.1-schnell": Known(_STEPPED | {"seed"}, (4, 1, 12)),
-    "black-forest-labs/FLUX.1-Fill-dev": Known(_STEPPED | {"image", "mask"}, (30, 8, 100), True, 16),
-    "Bytedance-Seedream-3.0": Known(_SIZE | {"guidance_scale"}),
+    "stabilityai/stable-diffusion-xl-base-1.0": Known(_PICTURES | {"seed"}, (25, 8, 100)),
+    "black-forest-labs/FLUX.1-schnell": Known(_PICTURES | {"negative_prompt"}, (4, 1, 12)),
+    "black-forest-labs/FLUX.1-Fill-dev": Known(frozenset({"negative_prompt", "seed"}), (30, 8, 100), True, 16),
+    "Bytedance-Seedream-3.0": Known(_PICTURES | {"negative_prompt", "num_steps", "seed"}),
 }
-_UNKNOWN = Known(_FIELDS)
+_UNKNOWN = Known()
 
 
 class Advice(msgspec.Struct):
@@ -93,9 +92,8 @@ class Advisor:
 def _oddities(job: Job, known: Known) -> Iterator[tuple[Kind, str]]:
     """Each thing that is odd about a job, and the field that it is about."""
     request = job.request
-    for name in request:
-        if name in _FIELDS and name not in known.takes:
-            yield Kind.NOT_TAKEN, name
+    if odd := request.keys() & known.not_taken:
+        yield from ((Kind.NOT_TAKEN, name) for name in sorted(odd))
     if "mask" in request and "image" not in request:
         yield Kind.MASK_WITHOUT_IMAGE, "mask"
     elif known.repaints and not ("image" in request and "mask" in request):

@@ -16,19 +16,8 @@ if TYPE_CHECKING:
     from batchgen.runner import Session
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
-_SHARED = (
-    "output",
-    "api",
-    "api_url",
-    "defaults",
-    "prices",
-    "retry",
-    "redo",
-    "redo_missing",
-    "only",
-    "limit",
-    "shuffle",
-)
+_CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
+_SHARED = ("output", "api", "api_url", "defaults", "prices", *_CHOICE)
 
 
 def entry() -> None:

@@ -326,6 +326,13 @@ def test_a_mistake_in_a_header_has_its_field(place: Place, checked: Any) -> None
     assert "ak_secret" not in json.dumps(found)
 
 
+def test_what_stands_in_an_unknown_field_is_not_repeated(place: Place, checked: Any) -> None:
+    """A key that was pasted into a job is not carried into a report."""
+    found = checked(place.jobs({"id": "a", "prompt": "a", "api_key": "ak_secret"}, api="sandbox"))
+    assert [problem["field"] for problem in found["problems"]] == ["api_key"]
+    assert "ak_secret" not in json.dumps(found)
+
+
 def test_other_errors_as_data(place: Place, checked: Any) -> None:
     """A file that is not there, and a folder that is busy, are an error and its exit code."""
     found = checked(place.root / "none.yaml")
