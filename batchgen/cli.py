@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from batchgen.model import Problem
     from batchgen.runner import Session
+    from batchgen.runner.online import Offer
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
@@ -122,19 +123,22 @@ def _check(arguments: argparse.Namespace) -> int:
     from batchgen import runner
     from batchgen.runner.check import render
 
-    session, offer = _session(arguments), None
-    if arguments.online:
-        import asyncio
-
-        from batchgen.runner import online
-
-        offer = asyncio.run(online.ask(session))
-    found = runner.check(session, offer, diff=arguments.diff, by_exit_code=arguments.exit_code)
+    session = _session(arguments)
+    ask = (lambda: _ask(session)) if arguments.online else None
+    found = runner.check(session, ask, diff=arguments.diff, by_exit_code=arguments.exit_code)
     if arguments.json:
         _print_json(found)
     else:
         _tell("\n".join(render(found)))
     return found.exit_code
+
+
+def _ask(session: Session) -> Offer:
+    import asyncio
+
+    from batchgen.runner import online
+
+    return asyncio.run(online.ask(session))
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -76,10 +76,11 @@ class DiskEstimate(msgspec.Struct, frozen=True):
 
 
 class ConcurrencyEstimate(msgspec.Struct, frozen=True):
-    """Requests in flight: as set, and as many as the limit per minute can keep busy (None without one)."""
+    """Requests in flight: as set, and as many as the limit per minute keeps busy (None without one)."""
 
     set: int
     useful: float | None
+    requests_per_minute: float | None
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -113,8 +114,7 @@ def estimate(plan: Plan, limits: Limits, facts: Facts) -> Estimate:
     money = _money(models, limits, facts)
     time = _time(models, limits, facts)
     disk = DiskEstimate(sum(each.requests * each.picture_bytes for each in models.values()), facts.free_bytes)
-    useful = useful_concurrency(limits.requests_per_minute, _mean_s(models)) if models else None
-    concurrency = ConcurrencyEstimate(limits.concurrency, None if useful is None else round(useful, 1))
+    concurrency = _concurrency(models, limits)
     return Estimate(models, money, time, disk, concurrency)
 
 
@@ -173,6 +173,13 @@ def _time(models: Mapping[str, ModelEstimate], limits: Limits, facts: Facts) -> 
     )
 
 
+def _concurrency(models: Mapping[str, ModelEstimate], limits: Limits) -> ConcurrencyEstimate:
+    useful = useful_concurrency(limits.requests_per_minute, _mean_s(models))
+    return ConcurrencyEstimate(
+        limits.concurrency, None if useful is None else round(useful, 1), limits.requests_per_minute
+    )
+
+
 def _mean_s(models: Mapping[str, ModelEstimate]) -> float:
     requests = sum(each.requests for each in models.values())
     return sum(each.requests * each.response_s for each in models.values()) / requests if requests else 0.0
@@ -216,7 +223,7 @@ def obstacles(found: Estimate, limits: Limits, facts: Facts) -> Iterator[str]:
         if limits.max_requests is not None and (left := max(0, limits.max_requests - facts.requests)) < requests:
             yield f"max_requests leaves {left} of {counted(requests, 'request')}; raise it with --max-requests"
         yield from _disk_note(found.disk)
-        yield from _concurrency_note(found.concurrency, limits, requests)
+        yield from _concurrency_note(found.concurrency, requests)
 
 
 def _money_notes(money: MoneyEstimate, requests: int) -> Iterator[str]:
@@ -241,11 +248,11 @@ def _disk_note(disk: DiskEstimate) -> Iterator[str]:
         yield f"the disk has {size(disk.free_bytes)} free, the pictures need about {size(disk.needed_bytes)}"
 
 
-def _concurrency_note(concurrency: ConcurrencyEstimate, limits: Limits, requests: int) -> Iterator[str]:
+def _concurrency_note(concurrency: ConcurrencyEstimate, requests: int) -> Iterator[str]:
     if concurrency.useful is None:
         return
     useful, in_flight = max(1, math.ceil(concurrency.useful)), concurrency.set
-    pace = f"{limits.requests_per_minute:g} requests a minute"
+    pace = f"{concurrency.requests_per_minute:g} requests a minute"
     if in_flight > _FAR * useful and requests > useful:
         yield (
             f"{pace} keep about {useful} in flight; with concurrency {in_flight} nothing is faster, and a crash puts"

@@ -159,6 +159,7 @@ def test_the_plan_for_people(place: Place, capsys: pytest.CaptureFixture[str]) -
         " (job 'n', line 1)",
         "  cost       $0.5000, $5.0000 left of $5",
         "  time       about 14 s, bound by the requests a minute, without retries",
+        "  in flight  14 at most; 60 requests a minute keep about 14 busy",
         "  nights     2 quota days of 1 requests",
     ]
 
@@ -253,6 +254,16 @@ def test_a_wrong_key_is_told_before_anything_is_sent(
     found = checked(place.jobs("a"), "--online", "--api-url", beside().url)
     assert found["exit_code"] == 6
     assert "refused the key" in found["error"] and "wrong-key" not in json.dumps(found)
+
+
+def test_a_broken_manifest_is_told_before_anybody_is_asked(
+    place: Place, beside: Beside, checked: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistakes come first: the API is asked only about a manifest that could run."""
+    monkeypatch.setenv("NEBULA_API_KEY", "wrong-key")
+    server = beside()
+    assert checked(place.jobs({"id": "a"}), "--online", "--api-url", server.url)["exit_code"] == 2
+    assert not server.ledger.refusals
 
 
 def test_an_api_that_cannot_be_asked_is_a_note(place: Place, checked: Any) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,14 +91,20 @@ class _Watcher:
         return changes(job, self.style, entry) if entry else []
 
 
-def check(session: Session, offer: Offer | None = None, *, diff: bool = False, by_exit_code: bool = False) -> Check:
-    """Validate the manifest and plan a run; sends nothing. Raises ManifestError with all problems."""
+def check(
+    session: Session, ask: Callable[[], Offer] | None = None, *, diff: bool = False, by_exit_code: bool = False
+) -> Check:
+    """Validate the manifest and plan a run; `ask` asks the API, once the manifest is known to be good.
+
+    Raises ManifestError with all problems.
+    """
     settings = session.settings
     with records_at(settings.output) as records:
         if records:
             check_folder(session, records)
         watcher = _Watcher(records, settings.style, [] if diff else None)
         plan = plan_of(session, records.standing if records else lambda job: Standing.PENDING, watcher)
+        offer = ask() if ask else None
         facts = _facts(session, records, plan, offer or Offer())
         found = estimate(plan, settings.limits, facts)
         stands_in_the_way = obstacles(found, settings.limits, facts)
@@ -229,6 +236,9 @@ def _needs(found: Estimate) -> Iterator[str]:
     yield f"  cost       {cost}"
     bound = "the requests a minute" if time.bound_by == "requests_per_minute" else f"{found.concurrency.set} in flight"
     yield f"  time       about {duration(time.duration_s)}, bound by {bound}, without retries"
+    if (useful := found.concurrency.useful) is not None:
+        pace = f"{found.concurrency.requests_per_minute:g} requests a minute"
+        yield f"  in flight  {found.concurrency.set} at most; {pace} keep about {max(1, math.ceil(useful))} busy"
     if time.nights is not None:
         sent = f", {time.sent_today} of today's are sent" if time.sent_today else ""
         yield f"  nights     {counted(time.nights, 'quota day')} of {time.requests_per_day} requests{sent}"
