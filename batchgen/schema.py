@@ -86,9 +86,10 @@ def _job_fields(*, own: bool) -> _Schema:
     """The fields of a job, `own` ones that no default can give among them."""
     found = _fields(FIELDS)
     found["params"]["propertyNames"] = {"not": {"enum": list(FIELDS)}}
-    seeds = [found["seed"], {"const": "auto"}]
+    seed = _number(next(kind for kind in _kinds(FIELDS["seed"]) if kind.get("type") == "integer"))
+    seeds = [*seed["anyOf"], {"const": "auto"}]
     if own:
-        seeds.append({"type": "array", "minItems": 1, "items": found["seed"]})
+        seeds.append({"type": "array", "minItems": 1, "items": seed})
         found |= _expanding()
     else:
         del found["id"]
@@ -127,6 +128,13 @@ def _expanding() -> _Schema:
 
 def _fields(table: Mapping[str, Field]) -> _Schema:
     return {name: _field(field) for name, field in table.items()}
+
+
+def _kinds(field: Field) -> list[_Schema]:
+    """The types that a field may have."""
+    plain = msgspec.json.schema(field.type)
+    kinds: list[_Schema] = plain.get("anyOf", [plain])
+    return kinds
 
 
 def _field(field: Field) -> _Schema:

@@ -131,10 +131,10 @@ def test_a_broken_count_of_the_account_stops_no_check(
     """The account's store is only looked at: what cannot be read there is not known."""
     monkeypatch.setenv("XDG_STATE_HOME", str(place.root))
     store = place.write("batchgen/accounts.sqlite3", "no database")
-    assert checked(place.jobs("a"), "--rpd", "3")["estimate"]["time"]["sent_today"] == 0
+    assert checked(place.jobs("a"), "--rpd", "3")["estimate"]["time"]["sent_today"] is None
     store.unlink()
     sqlite3.connect(store).close()
-    assert checked(place.jobs("a"), "--rpd", "3")["estimate"]["time"]["sent_today"] == 0
+    assert checked(place.jobs("a"), "--rpd", "3")["estimate"]["time"]["sent_today"] is None
 
 
 def test_money_that_was_spent_here_is_off_the_budget(place: Place, beside: Beside, checked: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,14 +161,14 @@ def _earlier(records: Records | None, style: str, plan: Plan) -> Mapping[str, Ea
 def _sent_today(session: Session, records: Records | None) -> int | None:
     """Today's requests, as far as this folder and the account's own count know."""
     settings, today = session.settings, SystemClock().utc().date().isoformat()
-    known = []
+    known: list[int | None] = []
     if records:
         ended = sum(each.attempt.at.startswith(today) for each in records.lives.ended())
         known.append(records.fold.requests_by_day.get(today, 0) + ended)
     path = store_path(session.env)
     if path and settings.key and not settings.in_process:
-        known.append(sent_on(today, path, account_name(settings.url, settings.key)) or 0)
-    return max(known, default=None)
+        known.append(sent_on(today, path, account_name(settings.url, settings.key)))
+    return max((count for count in known if count is not None), default=None)
 
 
 def _free_bytes(output: Path) -> int | None:
@@ -222,9 +222,14 @@ def _answer(each: ModelEstimate) -> str:
     return f"{each.response_s:.1f} s each ({where})"
 
 
+def _unknown_price(models: Sequence[str]) -> str:
+    names = ", ".join(printable(model, 100) for model in models)
+    return f"no price is known for {names} (prices_usd, --price or --online)"
+
+
 def _needs(found: Estimate) -> Iterator[str]:
     money, time, disk = found.money, found.time, found.disk
-    cost = f"no price is known for {', '.join(money.unpriced)}" if money.cost_usd is None else f"${money.cost_usd:.4f}"
+    cost = f"${money.cost_usd:.4f}" if money.cost_usd is not None else _unknown_price(money.unpriced)
     if any(each.price_source is Source.API for each in found.models.values()):
         cost += " by the API's prices"
     if money.spent_usd or money.exposure_usd:
