@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COMMAND = [sys.executable, "-m", "batchgen.cli"]
 MODEL = "black-forest-labs/FLUX.1-schnell"
-COMMANDS = ("run", "check", "status", "sandbox")
+COMMANDS = ("run", "check", "status", "sandbox", "init", "schema")
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_every_commands_help_says_what_it_does_and_what_each_option_is_for(
     about, _, options = text.partition("\noptions:\n")
     assert len(about.partition("\n\n")[2]) > 60
     entries = re.split(r"\n(?=  -)", "\n" + options)[1:]
-    assert len(entries) > 1
+    assert entries
     bare = [e for e in entries if len(re.sub(r"^  (-\S+(?: [A-Z{][^ ,]*)?(?:, )?)+", "", e).split()) < 2]
     assert bare == []
 

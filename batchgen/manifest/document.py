@@ -19,7 +19,7 @@ from batchgen.model import Api, FileInput, Header, ManifestError, Problem
 MAX_YAML_BYTES = 8 * 1024 * 1024
 
 _STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
-_API = {
+API = {
     "style": _STYLE,
     "url": Field("url", Annotated[str, Meta(pattern=r"\Ahttps?://\S+\Z")], "a URL with http:// or https://", "server"),
     "key_env": Field(
@@ -30,7 +30,7 @@ _API = {
         hidden=True,
     ),
 }
-_PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
+PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
 
 
@@ -104,8 +104,8 @@ class _Reader:
 
     def _api(self, node: Node) -> Api:
         if isinstance(node.value, dict):
-            return Api(**self._checked("api", node, _API))
-        clean, complaints = check_each({"style": node.value}, _API)
+            return Api(**self._checked("api", node, API))
+        clean, complaints = check_each({"style": node.value}, API)
         for complaint in complaints:
             self._complain(node.place, complaint.what.replace("style", "api", 1))
         return Api(**clean)
@@ -118,12 +118,12 @@ class _Reader:
         if not isinstance(node.value, dict):
             self._complain(node.place, f"{name}: expected a mapping")
             return {}
-        return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, _PRICE))
+        return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, PRICE))
 
     def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
         clean, complaints = check_each(node.value, table)
         for field, what, fix in complaints:
-            self._complain(_places(node, table)(field), f"{section}: {what}", fix)
+            self._complain(_places(node, table)(field), f"{section}: {what}", fix, f"{section}.{field}")
         return clean
 
     def _defaults(self, node: Node) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class _Reader:
         except Wrong as wrong:
             self.defaults = wrong.clean
             for field, what, fix in wrong.complaints:
-                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix)
+                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix, f"defaults.{field}")
         return self.defaults
 
     def _jobs(self, root: Node) -> list[Row | Problem]:
@@ -164,8 +164,8 @@ class _Reader:
         rules = Rules(self.file, "", lambda path: FileInput(path, ""), {"model": "unknown"} | self.defaults)
         return [found for found in jobs(rows, rules) if isinstance(found, Problem)]
 
-    def _complain(self, place: tuple[int, int], what: str, fix: str = "") -> None:
-        self.problems.append(Problem(self.file, *place, what, fix))
+    def _complain(self, place: tuple[int, int], what: str, fix: str = "", field: str | None = None) -> None:
+        self.problems.append(Problem(self.file, *place, what, fix, field=field))
 
 
 def _values(node: Node) -> dict[str, Any]:

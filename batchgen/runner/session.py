@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,8 @@ from batchgen.clock import SystemClock
 from batchgen.folder import Records, State, read_state
 from batchgen.layout import IMAGES, LOG
 from batchgen.manifest import Rules
-from batchgen.model import Job, Problem, UsageError
+from batchgen.model import Job, Problem, Standing, UsageError
+from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.settings import SANDBOX, Flags, Settings
 from batchgen.sources import Inputs, Source, open_manifest
 from batchgen.text import counted, printable
@@ -89,6 +90,16 @@ def default_output(manifest_path: Path) -> Path:
     place = manifest_path.absolute()
     home = next((folder for folder in place.parents if (folder / "outputs").is_dir()), place.parent)
     return home / "outputs" / place.stem
+
+
+def plan_of(
+    session: Session,
+    standing: Callable[[Job], Standing],
+    hear: Callable[[Job, Standing, Mark], None] = lambda job, standing, mark: None,
+) -> Plan:
+    """What a run of this session would do where jobs stand like this. Raises ManifestError with all problems."""
+    selection = draw(session.jobs(), standing, session.settings.selection)
+    return make_plan(session.jobs(), standing, selection, hear)
 
 
 def check_folder(session: Session, records: Records) -> None:
