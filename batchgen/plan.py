@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
+from batchgen.manifest import Tally
 from batchgen.model import Job, ManifestChanged, ManifestError, Outcome, Problem, Selection, Standing, UsageError
 from batchgen.text import counted
 
@@ -29,7 +30,7 @@ class Plan:
     """The manifest against the folder.
 
     `standings` counts the selected jobs, `to_do` those to be sent by model, `in_log` jobs of the manifest that the log
-    knows.
+    knows, `counted` those that were counted and not looked at one by one.
     """
 
     total: int = 0
@@ -38,12 +39,21 @@ class Plan:
     to_do: Counter[str] = field(default_factory=Counter)
     restorable: int = 0
     in_log: int = 0
+    counted: int = 0
     marks: bytearray = field(default_factory=bytearray)
     _settled: Counter[Outcome] = field(default_factory=Counter)
 
     @property
     def remaining(self) -> int:
         return self.to_do.total()
+
+    def count(self, tally: Tally) -> None:
+        """Take in pending jobs that were counted only; such a plan tells numbers, and no run can follow it."""
+        self.counted += tally.models.total()
+        self.total += tally.models.total()
+        self.selected += tally.models.total()
+        self.standings[Standing.PENDING] += tally.models.total()
+        self.to_do += tally.models
 
     def settled(self, outcome: Outcome) -> int:
         """How many selected jobs have ended this way before and stay so."""
@@ -73,7 +83,7 @@ _SETTLED = {
 
 
 def make_plan(
-    jobs: Iterable[Job | Problem],
+    jobs: Iterable[Job | Problem | Tally],
     standing: Callable[[Job], Standing],
     selection: Selection,
     without_picture: Callable[[Job], None] = lambda job: None,
@@ -89,6 +99,9 @@ def make_plan(
             count += 1
             if len(problems) < SHOWN_PROBLEMS:
                 problems.append(job)
+            continue
+        if isinstance(job, Tally):
+            plan.count(job)
             continue
         plan.total += 1
         stands, selected = standing(job), plan.selected
@@ -147,6 +160,8 @@ def render(plan: Plan, prices_usd: Mapping[str, float]) -> Iterator[str]:
         yield f"  to do      {count} x {model}"
     if plan.remaining and cost is not None:
         yield f"  cost       ${cost:.4f}"
+    if plan.counted:
+        yield f"  {plan.counted:,} of them were counted and not built; a run checks each before it sends anything"
     if not plan.remaining:
         yield "  nothing to do"
 

@@ -24,7 +24,10 @@ from batchgen.text import counted
 
 
 class Check(msgspec.Struct, frozen=True):
-    """What a run of this manifest would do. `standings` counts the selected jobs, `to_do` the requests by model."""
+    """What a run of this manifest would do. `standings` counts the selected jobs, `to_do` the requests by model.
+
+    `counted` jobs were not looked at one by one, because there are very many.
+    """
 
     manifest: str
     output: str
@@ -36,6 +39,7 @@ class Check(msgspec.Struct, frozen=True):
     cost_usd: float | None
     in_doubt: int
     orphans: int
+    counted: int = 0
     v: int = 1
 
 
@@ -84,7 +88,9 @@ def check(session: Session) -> tuple[Check, Plan]:
     with _records(settings.output) as records:
         if records:
             check_folder(session, records)
-        plan = make_plan(session.jobs(), _standing(records), settings.selection)
+        selection = settings.selection
+        fresh = not (selection.only or selection.limit) and (records is None or not records.fold.jobs)
+        plan = make_plan(session.survey() if fresh else session.jobs(), _standing(records), selection)
         found = Check(
             manifest=str(settings.manifest),
             output=str(settings.output),
@@ -96,6 +102,7 @@ def check(session: Session) -> tuple[Check, Plan]:
             cost_usd=plan.cost_usd(settings.prices_usd),
             in_doubt=len(records.lives.doubtful()) if records else 0,
             orphans=records.fold.jobs - plan.in_log if records else 0,
+            counted=plan.counted,
         )
     return found, plan
 

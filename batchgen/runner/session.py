@@ -12,7 +12,7 @@ from batchgen import manifest, settings
 from batchgen.clock import SystemClock
 from batchgen.folder import Records, State, read_state
 from batchgen.layout import IMAGES, LOG
-from batchgen.manifest import Rules
+from batchgen.manifest import Rules, Tally
 from batchgen.model import Job, Problem, UsageError
 from batchgen.settings import SANDBOX, Flags, Settings
 from batchgen.sources import Inputs, Source, open_manifest
@@ -37,7 +37,14 @@ class Session:
         return os.path.relpath(self.settings.manifest.absolute(), self.settings.output.absolute())
 
     def jobs(self) -> Iterator[Job | Problem]:
-        rules = Rules(
+        return manifest.jobs(self.source.rows(), self._rules())
+
+    def survey(self) -> Iterator[Job | Problem | Tally]:
+        """As `jobs`, but where a row stands for very many, a sample of them and the number of the others."""
+        return manifest.survey(self.source.rows(), self._rules())
+
+    def _rules(self) -> Rules:
+        return Rules(
             name=str(self.source.path),
             style=self.settings.style,
             defaults=dict(self.settings.defaults),
@@ -45,7 +52,6 @@ class Session:
             digest=self.inputs.digest,
             default_place=self.source.default_place,
         )
-        return manifest.jobs(self.source.rows(), rules)
 
 
 def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Session:
