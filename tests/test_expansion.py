@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchgen.manifest import Format, Rules, Tally, jobs, read, survey
@@ -217,6 +217,7 @@ def test_columns_and_axes_go_together() -> None:
     assert [said(job)[0] for job in jobs_of_row(row, Kind="red fox")] == ["red-fox-dawn", "red-fox-dusk"]
 
 
+@settings(deadline=None)
 @given(st.text(), st.dictionaries(st.text(st.characters(exclude_characters="{}"), max_size=5), st.text()))
 def test_what_was_put_in_is_not_looked_at_again(literal: str, values: dict[str, str]) -> None:
     """Literal text with doubled braces and any values come out just as they are, whatever is in them."""
@@ -328,6 +329,15 @@ def test_a_seed_that_counts_beyond_its_range_is_a_problem() -> None:
     assert str(problem) == "m:1:21: seed: with 'repeat' it counts beyond 2**63-1; begin lower"
 
 
+def test_a_default_that_names_a_variable_is_a_problem() -> None:
+    """Nothing is bought with a prompt whose names were never replaced; other braces of a default are just braces."""
+    jobs_in_braces = "jobs: [{id: '{a}', matrix: {a: [x, y]}}]"
+    (problem,) = found("{defaults: {prompt: 'an {a}'}, " + jobs_in_braces + "}")
+    assert str(problem).startswith("m:1:39: job '{a}': prompt: the default names '{a}', but names are replaced in jobs")
+    literal = jobs_of("{defaults: {prompt: 'an {x} }'}, " + jobs_in_braces + "}")
+    assert [job.prompt for job in literal] == ["an {x} }"] * 2
+
+
 @pytest.mark.parametrize("field", ["matrix: {a: [1]}", "repeat: 3", "exclude: []"])
 def test_what_expands_is_no_default(field: str) -> None:
     """Matrix and repeat among the defaults are told to belong into a job."""
@@ -409,6 +419,7 @@ def test_values_that_run_into_each_other_are_found() -> None:
 words = st.text("ab-", max_size=3)
 
 
+@settings(deadline=None)
 @given(st.lists(words, min_size=1, max_size=4), st.lists(st.sets(words, min_size=1), min_size=3, max_size=3))
 def test_a_proof_that_texts_differ_is_one(literals: list[str], choices: list[set[str]]) -> None:
     """Wherever it is proven that different choices give different texts, they do."""
@@ -441,6 +452,7 @@ def grids(draw: st.DrawFn) -> dict[str, Any]:
     return values
 
 
+@settings(deadline=None)
 @given(grids())
 def test_the_count_is_that_of_the_jobs(values: dict[str, Any]) -> None:
     """Arithmetic and building agree, and both with the plain definition of excluding."""
@@ -463,6 +475,7 @@ def said_axis(job: Job | Problem) -> dict[str, str]:
     return job.axes
 
 
+@settings(deadline=None)
 @given(grids(), st.data())
 def test_a_value_more_leaves_the_others_as_they_were(values: dict[str, Any], data: st.DataObject) -> None:
     """Ids, seeds and fingerprints of all jobs stay when an axis gets another value, or a job another repetition."""
@@ -491,6 +504,7 @@ junk: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {"prompt": st.sampled_from(["x", "{a}", "{a} {b}", "{", None])},

@@ -27,8 +27,8 @@ NUMBER = "repeat"
 class Variant(msgspec.Struct, frozen=True, gc=False):
     """One of the jobs that a row stands for, as a row of its own.
 
-    `number` counts repetitions from 1 (0: there are none), `seed` is its place in a sequence of seeds, `suffix` ends
-    the id where that is derived, `axes` says what its values are called.
+    `number` counts repetitions from 1 (0: there are none), `seed` is its own one of a sequence, `suffix` ends the
+    id where that is derived, `axes` says what its values are called.
     """
 
     row: Row

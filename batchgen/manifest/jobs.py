@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from batchgen import text
-from batchgen.manifest import ids
+from batchgen.manifest import ids, templates
 from batchgen.manifest.expansion import Expansion, Variant
 from batchgen.manifest.fields import FIELDS, MAX_SEED, NESTED, Complaint, Wrong, check, merged, shown
 from batchgen.manifest.row import Place, Row, nowhere
@@ -116,10 +116,12 @@ class _Builder:
         self.book = ids.IdBook()
         self.base = merged(rules.defaults, rules.overrides)
         self.default_inputs: dict[str, FileInput | None] = {}
+        mentioned = {name: templates.mentioned(value) for name, value in self.base.items()}
+        self.default_names = {name: names for name, names in mentioned.items() if names}
 
     def jobs(self, row: Row) -> Iterator[Job | Problem]:
         """All the jobs that a row stands for, or its problems."""
-        if stands_for_itself(row):
+        if stands_for_itself(row) and not self.default_names:
             yield from self._built([Variant(row)])
             return
         expansion = self._expansion(row)
@@ -142,11 +144,20 @@ class _Builder:
         expansion = unfold(row)
         if isinstance(expansion, Expansion):
             set_by_axes = {name for axis in expansion.grid.axes for name in axis.sets}
-            missing = list(_missing(self.base | expansion.fields | dict.fromkeys(set_by_axes), row.values))
-            if not missing:
+            given = expansion.fields | dict.fromkeys(set_by_axes)
+            wrong = [*_missing(self.base | given, row.values), *self._literal(expansion, given)]
+            if not wrong:
                 return expansion
-            expansion = missing
+            expansion = wrong
         return [row.problem(self.rules.name, *complaint) for complaint in expansion]
+
+    def _literal(self, expansion: Expansion, given: Container[str]) -> Iterator[Complaint]:
+        """Defaults that were meant as templates: they would be sent with the names in them."""
+        known = expansion.columns.keys() | set[str]().union(*(axis.variables for axis in expansion.grid.axes))
+        for name, names in self.default_names.items():
+            if name not in given and (meant := sorted(names & known)):
+                what = f"{name}: the default names '{{{meant[0]}}}', but names are replaced in jobs alone"
+                yield Complaint(name, what, f"write the {name} into the job")
 
     def _built(self, variants: Iterable[Variant]) -> Iterator[Job | Problem]:
         """The jobs of one row. A problem that many of them share is told once."""

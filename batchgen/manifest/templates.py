@@ -71,6 +71,14 @@ def names_in(value: Any) -> Iterator[str]:
             yield from names_in(inner)
 
 
+def mentioned(value: Any) -> set[str]:
+    """The names that a value would have if it were a template; none where it cannot be one."""
+    try:
+        return set(names_in(compiled(value)))
+    except ValueError:
+        return set()
+
+
 def is_template(value: Any) -> bool:
     """Whether a compiled value holds a template anywhere; one with nothing but doubled braces is one too."""
     if isinstance(value, dict | list):
