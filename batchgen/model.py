@@ -172,7 +172,8 @@ class Job(msgspec.Struct, frozen=True):
     """One picture request after defaults have been applied.
 
     `request` is what is sent beside the model, as plain JSON values; `image` and `mask` stand in it as
-    `FileInput`. `fingerprint` is a hash of API style, model and request.
+    `FileInput`. `fingerprint` is a hash of API style, model and request. `axes` says which values of its matrix the
+    job has, and its number among the repetitions.
     """
 
     id: str
@@ -181,6 +182,7 @@ class Job(msgspec.Struct, frozen=True):
     request: dict[str, Any]
     meta: dict[str, Any]
     line: int
+    axes: dict[str, str] = {}
 
     @property
     def prompt(self) -> str:
@@ -322,7 +324,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost_usd` is what was surely paid for it, `exposure_usd` what may have been paid without a picture; both are None
     where the model's price is not known.
-    Fields may be added, never renamed; `v` counts incompatible changes.
+    `axes` is left out where nothing varied. Fields may be added, never renamed; `v` counts incompatible changes.
     """
 
     v: int = 1
@@ -345,6 +347,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     exposure_usd: float | None = None
     notes: tuple[str, ...] = ()
+    axes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Reply(msgspec.Struct, frozen=True):

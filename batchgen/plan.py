@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from batchgen.advice import Advisor
+from batchgen.manifest import Tally
 from batchgen.model import Job, ManifestChanged, ManifestError, Outcome, Problem, Selection, Standing, UsageError
 from batchgen.shuffle import PLACES, last_place, place, shuffled
 from batchgen.text import counted
@@ -34,7 +35,7 @@ class Plan:
     """The manifest against the folder.
 
     `standings` counts the selected jobs, `to_do` those to be sent by model, `pixels` what these ask for, `in_log` jobs
-    of the manifest that the log knows.
+    of the manifest that the log knows, `counted` those that were counted and not looked at one by one.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -46,12 +47,23 @@ class Plan:
     advisor: Advisor = field(default_factory=Advisor)
     restorable: int = 0
     in_log: int = 0
+    counted: int = 0
     marks: bytearray = field(default_factory=bytearray)
     _settled: Counter[Outcome] = field(default_factory=Counter)
 
     @property
     def remaining(self) -> int:
         return self.to_do.total()
+
+    def count(self, tally: Tally) -> None:
+        """Take in pending jobs that were counted only; such a plan tells numbers, and no run can follow it."""
+        self.counted += tally.models.total()
+        self.total += tally.models.total()
+        self.selected += tally.models.total()
+        self.standings[Standing.PENDING] += tally.models.total()
+        self.to_do += tally.models
+        for model, count in tally.models.items():
+            self.pixels[model] += count * USUAL_PIXELS**2
 
     def settled(self, outcome: Outcome) -> int:
         """How many selected jobs have ended this way before and stay so."""
@@ -99,7 +111,7 @@ def draw(jobs: Iterable[Job | Problem], standing: Callable[[Job], Standing], sel
 
 
 def make_plan(
-    jobs: Iterable[Job | Problem],
+    jobs: Iterable[Job | Problem | Tally],
     standing: Callable[[Job], Standing],
     selection: Selection,
     hear: Callable[[Job, Standing, Mark], None] = lambda job, standing, mark: None,
@@ -115,6 +127,9 @@ def make_plan(
             count += 1
             if len(problems) < SHOWN_PROBLEMS:
                 problems.append(job)
+            continue
+        if isinstance(job, Tally):
+            plan.count(job)
             continue
         plan.total += 1
         stands, selected = standing(job), plan.selected

@@ -284,6 +284,18 @@ def test_check_sends_nothing_and_makes_nothing(
     assert tree(place.output) == before
 
 
+def test_check_counts_what_is_too_much_to_build(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A grid of ten million jobs is checked at once, with its cost; a mistake in it is one line."""
+    axes = {name: [f"{name}{n}" for n in range(count)] for name, count in (("a", 100), ("b", 100), ("c", 1000))}
+    row = {"id": "{a}/{b}/{c}", "prompt": "{a} {b} {c}", "matrix": axes}
+    assert main(["check", str(place.jobs(row, "another", prices_usd={MODEL: 0.25})), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["total"], found["to_do"], found["cost_usd"]) == (10_000_001, {MODEL: 10_000_001}, 2_500_000.25)
+    assert 9_990_000 < found["counted"] < 10_000_000
+    assert main(["check", str(place.jobs(row | {"width": "wide"}))]) == 2
+    assert capsys.readouterr().err.count("width: expected a whole number") == 1
+
+
 def test_check_needs_no_key(place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A manifest may be checked by who has no key, with cost where prices are known."""
     monkeypatch.delenv("NEBULA_API_KEY")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import job
 
+from batchgen.manifest import Tally
 from batchgen.model import Job, ManifestError, Outcome, Problem, Selection, Standing, UsageError
 from batchgen.plan import Mark, Plan, check_plan, draw, make_plan, render
 from batchgen.shuffle import WINDOW_JOBS
@@ -297,6 +298,14 @@ def test_what_it_will_cost() -> None:
     assert plan.cost_usd({"x": 0.5, "y": 0.25}) == 1.25
     assert plan.cost_usd({"x": 0.5}) is None
     assert plan_of([Standing.DONE]).cost_usd({}) == 0
+
+
+def test_jobs_that_were_only_counted_are_to_be_done() -> None:
+    """What was counted by model adds to what was looked at, and the plan says how many those are."""
+    jobs: list[Job | Tally] = [job("0"), Tally(Counter({"flux": 5_000, "sdxl": 1}))]
+    plan = make_plan(iter(jobs), lambda job: Standing.DONE, Selection())
+    assert (plan.total, plan.selected, plan.remaining, plan.to_do) == (5002, 5002, 5001, {"flux": 5000, "sdxl": 1})
+    assert any("5,001 of them were counted" in line for line in render(plan, {}))
 
 
 def test_the_plan_in_words() -> None:

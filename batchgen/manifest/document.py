@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from batchgen import text
 from batchgen.manifest import yaml12
-from batchgen.manifest.fields import FIELDS, LIMITS, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
-from batchgen.manifest.jobs import Rules, jobs
+from batchgen.manifest.fields import FIELDS, LIMITS, NESTED, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
+from batchgen.manifest.jobs import Rules, survey
 from batchgen.manifest.row import Place, Row, nowhere
 from batchgen.manifest.yaml12 import Node
 from batchgen.model import Api, FileInput, Header, ManifestError, Problem
@@ -162,7 +162,7 @@ class _Reader:
     def in_rows(self, rows: Iterable[Row | Problem]) -> list[Problem]:
         """What is wrong with the jobs, as far as the broken header lets one see."""
         rules = Rules(self.file, "", lambda path: FileInput(path, ""), {"model": "unknown"} | self.defaults)
-        return [found for found in jobs(rows, rules) if isinstance(found, Problem)]
+        return [found for found in survey(rows, rules) if isinstance(found, Problem)]
 
     def _complain(self, place: tuple[int, int], what: str, fix: str = "", field: str | None = None) -> None:
         self.problems.append(Problem(self.file, *place, what, fix, field=field))
@@ -171,9 +171,24 @@ class _Reader:
 def _values(node: Node) -> dict[str, Any]:
     """What a mapping says; a text field is what was written, `010` and `no` included."""
     return {
-        name: child.text if name in TEXT_FIELDS and child.text is not None and child.value is not None else child.value
+        name: _grid(name, child) if name in ("matrix", "exclude") else _said(child, name in TEXT_FIELDS)
         for name, child in node.items.items()
     }
+
+
+def _said(node: Node, is_text: bool) -> Any:
+    return node.text if is_text and node.text is not None and node.value is not None else node.value
+
+
+def _grid(name: str, node: Node) -> Any:
+    """What `matrix` and `exclude` say: values of an axis that is no field are texts, as they were written."""
+    if name in NESTED:
+        return node.value
+    if isinstance(node.value, dict):
+        return {inner: _grid(inner, child) for inner, child in node.items.items()}
+    if isinstance(node.value, list):
+        return [_grid(name, child) for child in node.elements]
+    return _said(node, name in TEXT_FIELDS or name.partition(".")[0] not in FIELDS)
 
 
 def _places(node: Node, known: Mapping[str, Field]) -> Place:
@@ -183,11 +198,15 @@ def _places(node: Node, known: Mapping[str, Field]) -> Place:
         if path in node.keys and path not in known:
             return node.keys[path]
         here = node
-        while here.items and path:
-            name, _, path = (path, "", "") if path in here.items else path.partition(".")
-            if name not in here.items:
+        while path:
+            name = next((name for name in here.items if f"{path}.".startswith(f"{name}.")), path.partition(".")[0])
+            if name in here.items:
+                here = here.items[name]
+            elif name.isdecimal() and int(name) < len(here.elements):
+                here = here.elements[int(name)]
+            else:
                 break
-            here = here.items[name]
+            path = path[len(name) + 1 :]
         return here.place
 
     return place

@@ -42,7 +42,8 @@ class Difference(msgspec.Struct, frozen=True):
 
 class Check(msgspec.Struct, frozen=True):
     """What a run of this manifest would do. `standings` counts the selected jobs, `to_do` the requests by model,
-    `changed_by` the changed jobs by parameter; `jobs` and `gone` are None unless asked for.
+    `changed_by` the changed jobs by parameter; `counted` are jobs that were not looked at one by one, because there are
+    very many; `jobs` and `gone` are None unless asked for.
     """
 
     manifest: str
@@ -61,6 +62,7 @@ class Check(msgspec.Struct, frozen=True):
     notes: list[str]
     jobs: list[Difference] | None = None
     gone: list[str] | None = None
+    counted: int = 0
     exit_code: int = 0
     v: int = 1
 
@@ -103,7 +105,9 @@ def check(
         if records:
             check_folder(session, records)
         watcher = _Watcher(records, settings.style, [] if diff else None)
-        plan = plan_of(session, records.standing if records else lambda job: Standing.PENDING, watcher)
+        standing = records.standing if records else lambda job: Standing.PENDING
+        new = records is None or not records.fold.jobs
+        plan = plan_of(session, standing, watcher, count=new and not diff)
         offer = ask() if ask else None
         facts = _facts(session, records, plan, offer or Offer())
         found = estimate(plan, settings.limits, facts)
@@ -125,6 +129,7 @@ def check(
             notes=[*session.warnings, *stands_in_the_way, *_refusals(session, plan, offer)],
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
+            counted=plan.counted,
             exit_code=ExitCode.TO_DO if by_exit_code and (plan.remaining or plan.restorable) else ExitCode.OK,
         )
 
@@ -198,6 +203,8 @@ def render(found: Check) -> Iterator[str]:
     yield headline(found.total, found.selected, found.standings)
     for model, each in found.estimate.models.items():
         yield f"  to do      {each.requests} x {printable(model, 100)}, {_answer(each)}"
+    if found.counted:
+        yield f"  counted    {found.counted:,} of them were not built; a run checks each before it sends anything"
     if found.changed_by:
         yield f"  changed    {', '.join(summed(found.changed_by))}"
     for warning in found.warnings:

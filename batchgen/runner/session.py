@@ -13,7 +13,7 @@ from batchgen import manifest, settings
 from batchgen.clock import SystemClock
 from batchgen.folder import Records, State, read_state
 from batchgen.layout import IMAGES, LOG
-from batchgen.manifest import Rules
+from batchgen.manifest import Rules, Tally
 from batchgen.model import Job, Problem, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.settings import SANDBOX, Flags, Settings
@@ -39,7 +39,14 @@ class Session:
         return os.path.relpath(self.settings.manifest.absolute(), self.settings.output.absolute())
 
     def jobs(self) -> Iterator[Job | Problem]:
-        rules = Rules(
+        return manifest.jobs(self.source.rows(), self._rules())
+
+    def survey(self) -> Iterator[Job | Problem | Tally]:
+        """As `jobs`, but where a row stands for very many, a sample of them and the number of the others."""
+        return manifest.survey(self.source.rows(), self._rules())
+
+    def _rules(self) -> Rules:
+        return Rules(
             name=str(self.source.path),
             style=self.settings.style,
             defaults=dict(self.settings.defaults),
@@ -47,7 +54,6 @@ class Session:
             digest=self.inputs.digest,
             default_place=self.source.default_place,
         )
-        return manifest.jobs(self.source.rows(), rules)
 
 
 def open_session(
@@ -96,10 +102,16 @@ def plan_of(
     session: Session,
     standing: Callable[[Job], Standing],
     hear: Callable[[Job, Standing, Mark], None] = lambda job, standing, mark: None,
+    *,
+    count: bool = False,
 ) -> Plan:
-    """What a run of this session would do where jobs stand like this. Raises ManifestError with all problems."""
+    """What a run of this session would do where jobs stand like this. Raises ManifestError with all problems.
+
+    `count`: of very many pending jobs in one row only a sample need be looked at, where every job is selected.
+    """
     selection = draw(session.jobs(), standing, session.settings.selection)
-    return make_plan(session.jobs(), standing, selection, hear)
+    whole = not (selection.only or selection.limit or selection.shuffle is not None)
+    return make_plan(session.survey() if count and whole else session.jobs(), standing, selection, hear)
 
 
 def check_folder(session: Session, records: Records) -> None:
