@@ -63,7 +63,7 @@ _LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
 
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
-_SHARED = ("output", "api", "api_url", "defaults", "prices", "retry", "redo", "redo_missing", "only", "limit")
+_SHARED = ("output", "format", "api", "api_url", "defaults", "prices", "retry", "redo", "redo_missing", "only", "limit")
 
 
 def entry() -> None:
@@ -154,7 +154,12 @@ def _command(commands: Any, name: str, does: Callable[[argparse.Namespace], int]
 
 
 def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl or .txt")
+    parser.add_argument(
+        "manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl, .json or .txt, or -"
+    )
+    parser.add_argument(
+        "--format", metavar="KIND", help="how MANIFEST is written where its name does not tell: csv, jsonl, ..."
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -323,6 +328,8 @@ def _check(arguments: argparse.Namespace) -> int:
         _tell("\n".join(plan.render(planned, session.settings.prices_usd)))
         if found.orphans:
             _tell(f"  orphans    {found.orphans} jobs of the log are no longer in the manifest")
+        for notice in found.notices:
+            _tell(f"note: {notice}")
     return 0
 
 

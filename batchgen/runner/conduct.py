@@ -98,6 +98,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
         manifest=session.manifest_from_output,
         api=settings.style,
         defaults=tuple(session.defaults),
+        format=session.source.format,
         logged=folder.fold.jobs,
         run=run,
         pid=os.getpid(),
@@ -117,6 +118,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, clock: Clock) -> Run:
 async def _conduct(this: Run) -> Summary:
     plan = make_plan(this.session.jobs(), this.folder.standing, this.settings.selection, _regroup(this))
     check_plan(plan, this.settings.selection)
+    this.notices += this.session.source.notes
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
     if not plan.total:

@@ -19,7 +19,6 @@ from batchgen.model import Job, Outcome, Standing, UsageError
 from batchgen.plan import Plan, make_plan
 from batchgen.runner.session import Session, check_folder, default_output, open_session
 from batchgen.settings import Flags
-from batchgen.sources import open_manifest
 from batchgen.text import counted
 
 
@@ -36,6 +35,7 @@ class Check(msgspec.Struct, frozen=True):
     cost_usd: float | None
     in_doubt: int
     orphans: int
+    notices: tuple[str, ...] = ()
     v: int = 1
 
 
@@ -96,6 +96,7 @@ def check(session: Session) -> tuple[Check, Plan]:
             cost_usd=plan.cost_usd(settings.prices_usd),
             in_doubt=len(records.lives.doubtful()) if records else 0,
             orphans=records.fold.jobs - plan.in_log if records else 0,
+            notices=tuple(session.source.notes),
         )
     return found, plan
 
@@ -108,7 +109,7 @@ def status(path: Path, env: Mapping[str, str]) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or manifest")
-    root = path if path.is_dir() else default_output(open_manifest(path).path)
+    root = path if path.is_dir() else default_output(path)
     with _records(root) as records:
         if records is None or records.files.size_of(LOG) is None:
             raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
@@ -127,7 +128,7 @@ def _plan(manifest: Path, root: Path, state: State | None, records: Records, env
     """The plan that the last run would have now."""
     flags = Flags(manifest, output=root)
     if state:
-        flags = replace(flags, api=state.api or None, defaults=state.defaults)
+        flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
     session = open_session(flags, env)
     return make_plan(session.jobs(), records.standing, session.settings.selection)
 

@@ -15,7 +15,7 @@ from batchgen.layout import IMAGES, LOG
 from batchgen.manifest import Rules
 from batchgen.model import Job, Problem, UsageError
 from batchgen.settings import SANDBOX, Flags, Settings
-from batchgen.sources import Inputs, Source, open_manifest
+from batchgen.sources import STANDARD_INPUT, Inputs, Source, open_manifest
 from batchgen.text import counted
 
 
@@ -38,7 +38,7 @@ class Session:
 
     def jobs(self) -> Iterator[Job | Problem]:
         rules = Rules(
-            name=str(self.source.path),
+            name=self.source.label,
             style=self.settings.style,
             defaults=dict(self.settings.defaults),
             overrides=dict(self.settings.overrides),
@@ -50,7 +50,9 @@ class Session:
 
 def open_session(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Session:
     """Raises UsageError (ManifestError among them) for everything that is wrong and can be known without the jobs."""
-    source = open_manifest(flags.manifest)
+    if flags.manifest == STANDARD_INPUT and flags.output is None:
+        raise UsageError("a manifest from standard input needs an output folder; name one with -o")
+    source = open_manifest(flags.manifest, flags.format)
     header = source.header()
     output = flags.output or default_output(flags.manifest)
     variable = settings.key_variable(header)
