@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,14 +132,16 @@ class Spool:
 
     def __init__(self, stream: IO[bytes]) -> None:
         try:
-            self._file = tempfile.TemporaryFile(prefix="batchgen-", buffering=0)  # noqa: SIM115 - lives as long as this
-            shutil.copyfileobj(stream, self._file, _BLOCK_BYTES)
+            file = tempfile.TemporaryFile(prefix="batchgen-", buffering=0)  # noqa: SIM115 - closed when this is gone
+            weakref.finalize(self, file.close)
+            self._fd = file.fileno()
+            shutil.copyfileobj(stream, file, _BLOCK_BYTES)
         except OSError as error:
             place = tempfile.gettempdir()
             raise StorageError(f"standard input cannot be kept in {place} ({error.strerror}); set TMPDIR") from error
 
     def open(self) -> IO[bytes]:
-        return io.BufferedReader(_FromStart(self._file.fileno()), _BLOCK_BYTES)
+        return io.BufferedReader(_FromStart(self._fd), _BLOCK_BYTES)
 
 
 class _FromStart(io.RawIOBase):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ from msgspec import Meta
 from batchgen import text
 from batchgen.manifest import yaml12
 from batchgen.manifest.fields import FIELDS, LIMITS, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
-from batchgen.manifest.include import Include, Open, read_entry
+from batchgen.manifest.include import OWN, Include, Open, read_entry
 from batchgen.manifest.jobs import Rules, jobs
 from batchgen.manifest.reading import MAX_WHOLE_BYTES, Rows
 from batchgen.manifest.row import Place, Row, nowhere
@@ -31,6 +31,7 @@ _API = {
     ),
 }
 _PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
+_ENTRY = frozenset((*FIELDS, *OWN))
 _TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
 
 
@@ -175,7 +176,7 @@ class _Reader:
         for element in node.elements:
             if "from" in element.items:
                 has_prompt = "prompt" in self.defaults
-                place = _places(element, FIELDS)
+                place = _places(element, _ENTRY)
                 found, problems = read_entry(self.file, _values(element), place, has_prompt=has_prompt)
                 entries += [*problems, *([found] if found else [])]
             else:
@@ -209,7 +210,7 @@ def _values(node: Node) -> dict[str, Any]:
     }
 
 
-def _places(node: Node, known: Mapping[str, Field]) -> Place:
+def _places(node: Node, known: Container[str]) -> Place:
     """Where the fields of a mapping stand: a known one's value, the name of one that is not known."""
 
     def place(path: str) -> tuple[int, int]:

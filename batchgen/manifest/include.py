@@ -12,7 +12,7 @@ from batchgen.manifest.reading import Rows
 from batchgen.manifest.row import Place, Row, nowhere
 from batchgen.model import Problem
 
-_OWN = ("from", "columns", "format")
+OWN = ("from", "columns", "format")
 _NO_NAMES = (Format.YAML, Format.TXT)
 
 
@@ -66,7 +66,7 @@ def read_entry(
         complaints.append(Complaint("from", f"from: expected the name of a file, got {shown(path)}"))
     format = _format(path, values.get("format"), complaints) if not complaints else None
     columns = _columns(values.get("columns"), format, complaints)
-    beside = {name: value for name, value in values.items() if name not in _OWN and value is not None}
+    beside = {name: value for name, value in values.items() if name not in OWN and value is not None}
     beside = _checked(beside, complaints)
     problems = [Problem(file, *place(path), what, fix) for path, what, fix in complaints]
     if format is None:
@@ -123,7 +123,7 @@ def _checked(beside: dict[str, Any], complaints: list[Complaint]) -> dict[str, A
             Complaint("id", "id: every row would get the same id", "remove it, or name a column as in '{name}'")
         )
     for complaint in wrong:
-        near = None if complaint.field in FIELDS else nearest(complaint.field, _OWN)
+        near = None if complaint.field in FIELDS else nearest(complaint.field, OWN)
         complaints.append(complaint._replace(fix=f"did you mean '{near}'?") if near else complaint)
     return {name: value for name, value in beside.items() if name in later or name in clean}
 

@@ -6,7 +6,6 @@ What stands where is looked up only when a problem asks for it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,49 +16,47 @@ from batchgen import text
 from batchgen.manifest import ids
 from batchgen.manifest.batch import batch_values, is_batch
 from batchgen.manifest.columns import assign
-from batchgen.manifest.fields import FIELDS, NESTED, Complaint, Wrong, check
+from batchgen.manifest.fields import FIELDS, Complaint, Wrong, check
+from batchgen.manifest.jsontext import Piece, after_blanks, members, said_twice
 from batchgen.manifest.lines import Lines
 from batchgen.manifest.reading import MAX_WHOLE_BYTES, Reading, Rows
 from batchgen.manifest.row import Row
 from batchgen.model import Problem
 
 _MAX_SHAPES = 1000
-_BLANK = re.compile(r"[ \t\r\n]*")
 _OBJECT = 'write {"prompt": "..."}'
 
 
-class _Piece(NamedTuple):
-    """The JSON text of one job, where it starts, and its name in a map of jobs."""
-
-    line: int
-    column: int
-    text: str
-    key: str | None = None
-
-    def at(self, offset: int) -> tuple[int, int]:
-        """The place of one of its characters."""
-        before = self.text[:offset]
-        lines = before.count("\n")
-        return self.line + lines, offset - before.rfind("\n") if lines else self.column + offset
-
-    def place(self, path: str) -> tuple[int, int]:
-        """The place of the value at `path`, of the object that holds it if there is none."""
-        offset = 0
-        while path:
-            spots = _spots(self.text, offset)
-            name, _, rest = (path, "", "") if path in spots else path.partition(".")
-            if name not in spots:
-                break
-            offset, path = spots[name], rest
-        return self.at(offset)
-
-
 class _Shape(NamedTuple):
-    """What objects with certain keys say; `plain`: all their keys are fields."""
+    """What objects with certain keys say: which key is which field, name in `params` or name in `meta`.
+
+    `plain`: all keys are fields, and go by their own names.
+    """
 
     plain: bool
-    assigned: list[tuple[str, str]]
+    fields: list[tuple[str, str]]
+    params: list[tuple[str, str]]
+    meta: list[tuple[str, str]]
     wrong: list[Complaint]
+
+    def values(self, said: dict[str, Any]) -> dict[str, Any]:
+        """The fields of an object; what it says under `params` and `meta` wins over keys of its own."""
+        values = {path: said[key] for key, path in self.fields}
+        for nested, keys in (("params", self.params), ("meta", self.meta)):
+            given = values.get(nested)
+            if keys and (given is None or isinstance(given, dict)):
+                values[nested] = {name: said[key] for key, name in keys} | (given or {})
+        return values
+
+    def variables(self, said: dict[str, Any]) -> dict[str, Any]:
+        """What templates may name: all keys that are no fields."""
+        return {key: said[key] for key, _ in self.meta}
+
+    def key(self, path: str) -> str:
+        """What the field at `path` is called in the object."""
+        nested, _, name = path.partition(".")
+        keys = {"params": self.params, "meta": self.meta}.get(nested, self.fields) if name else self.fields
+        return next((key for key, assigned in keys if assigned == (name or path)), path)
 
 
 def jsonl_rows(reading: Reading, lines: Iterable[bytes]) -> Rows:
@@ -69,7 +66,7 @@ def jsonl_rows(reading: Reading, lines: Iterable[bytes]) -> Rows:
         if source.problems:
             yield from source.taken()
         elif line.strip():
-            yield from reader.rows(_Piece(source.line, 1, line))
+            yield from reader.rows(Piece(source.line, 1, line))
 
 
 def json_rows(reading: Reading, lines: Iterable[bytes]) -> Rows:
@@ -101,7 +98,7 @@ class _Objects:
         self.file = reading.file
         self.shapes: dict[tuple[str, ...], _Shape] = {}
 
-    def rows(self, piece: _Piece) -> Rows:
+    def rows(self, piece: Piece) -> Rows:
         """One row or its problems."""
         try:
             said = msgspec.json.decode(piece.text)
@@ -113,30 +110,26 @@ class _Objects:
             return
         if isinstance(said, str):
             said = {"prompt": said}
-        elif not isinstance(said, dict):
+        if not isinstance(said, dict):
             fix = "let an array of jobs be the whole of a .json file" if isinstance(said, list) else _OBJECT
             yield self._problem(piece, 0, "expected a job object", fix)
-            return
-        elif piece.text.count(":") != len(said) and (twice := _said_twice(piece.text)):
-            yield self._problem(
-                piece, twice[1], f"the key '{text.printable(twice[0], 60)}' stands here twice", "remove one"
-            )
-            return
-        if is_batch(said):
+        elif piece.text.count(":") != len(said) and (twice := said_twice(piece.text)):
+            what = f"the key '{text.printable(twice[0], 60)}' stands here twice"
+            yield self._problem(piece, twice[1], what, "remove one")
+        elif is_batch(said):
             yield from self._batch_row(piece, said)
         else:
             yield from self._flat_row(piece, said)
 
-    def _flat_row(self, piece: _Piece, said: dict[str, Any]) -> Rows:
+    def _flat_row(self, piece: Piece, said: dict[str, Any]) -> Rows:
         shape = self.shapes.get(keys := tuple(said)) or self._shape(keys)
-        variables: dict[str, Any] = {}
-        values = said if shape.plain else _sorted_out(shape, said, variables)
+        values = said if shape.plain else shape.values(said)
         if piece.key is not None:
             _name(values, piece.key)
-        row = Row(piece.line, values, partial(_place, shape, piece), variables)
+        row = Row(piece.line, values, partial(_place, shape, piece), shape.variables(said) if shape.meta else {})
         yield from self._all_problems(row, shape.wrong) if shape.wrong else (row,)
 
-    def _batch_row(self, piece: _Piece, said: dict[str, Any]) -> Rows:
+    def _batch_row(self, piece: Piece, said: dict[str, Any]) -> Rows:
         values, paths, wrong = batch_values(said)
         row = Row(piece.line, values, lambda path: piece.place(paths.get(path, path)))
         yield from self._all_problems(row, wrong) if wrong else (row,)
@@ -153,42 +146,30 @@ class _Objects:
     def _shape(self, keys: tuple[str, ...]) -> _Shape:
         assigned, wrong = assign(keys, self.reading, "key")
         bad = {index for index, _, _ in wrong}
+        kinds: dict[str, list[tuple[str, str]]] = {"": [], "params": [], "meta": []}
+        for i, path in assigned:
+            nested, dot, name = path.partition(".")
+            if i not in bad:
+                kinds[nested if dot else ""].append((keys[i], name or path))
         shape = _Shape(
-            all(keys[i] == path and "." not in path for i, path in assigned) and not bad,
-            [(keys[i], path) for i, path in assigned if i not in bad],
-            [Complaint(keys[i], what, fix) for i, what, fix in wrong],
+            plain=not bad and all(keys[i] == path and "." not in path for i, path in assigned),
+            fields=kinds[""],
+            params=kinds["params"],
+            meta=kinds["meta"],
+            wrong=[Complaint(keys[i], what, fix) for i, what, fix in wrong],
         )
         if len(self.shapes) >= _MAX_SHAPES:
             self.shapes.clear()
         self.shapes[keys] = shape
         return shape
 
-    def _malformed(self, piece: _Piece, error: msgspec.DecodeError) -> Problem:
+    def _malformed(self, piece: Piece, error: msgspec.DecodeError) -> Problem:
         reason, _, byte = str(error).removeprefix("JSON is malformed: ").partition(" (byte ")
         offset = len(piece.text.encode()[: int(byte.rstrip(")") or 0)].decode(errors="ignore"))
         return self._problem(piece, offset, f"not valid JSON: {reason}", "write one job object a line")
 
-    def _problem(self, piece: _Piece, offset: int, what: str, fix: str = "") -> Problem:
+    def _problem(self, piece: Piece, offset: int, what: str, fix: str = "") -> Problem:
         return Problem(self.file, *piece.at(offset), what, fix)
-
-
-def _sorted_out(shape: _Shape, said: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an object whose keys are not all fields; fills in the `variables`."""
-    values: dict[str, Any] = {}
-    nested: dict[str, dict[str, Any]] = {name: {} for name in NESTED}
-    for key, path in shape.assigned:
-        head, dot, name = path.partition(".")
-        if dot:
-            nested[head][name] = said[key]
-            if head == "meta":
-                variables[key] = said[key]
-        else:
-            values[path] = said[key]
-    for name, inner in nested.items():
-        given = values.get(name)
-        if inner and (given is None or isinstance(given, dict)):
-            values[name] = inner | (given or {})
-    return values
 
 
 def _name(values: dict[str, Any], key: str) -> None:
@@ -199,17 +180,14 @@ def _name(values: dict[str, Any], key: str) -> None:
         values["meta"] = {"key": key} | values["meta"]
 
 
-def _place(shape: _Shape, piece: _Piece, path: str) -> tuple[int, int]:
+def _place(shape: _Shape, piece: Piece, path: str) -> tuple[int, int]:
     """Where a field stands, whatever key it was said with."""
-    for key, assigned in shape.assigned:
-        if assigned == path:
-            return piece.place(key)
-    return piece.place(path)
+    return piece.place(shape.key(path))
 
 
-def _pieces(file: str, document: str) -> Iterator[_Piece | Problem]:
+def _pieces(file: str, document: str) -> Iterator[Piece | Problem]:
     """The jobs of an array or map, cut out of its text one after another."""
-    at = _after_blanks(document, 0)
+    at = after_blanks(document, 0)
     if document[at : at + 1] not in ("[", "{"):
         what = "expected an array of jobs, or a map from names to jobs" if document.strip() else "the manifest is empty"
         yield Problem(file, 1, 1, what, 'write [{"prompt": "..."}]')
@@ -217,7 +195,7 @@ def _pieces(file: str, document: str) -> Iterator[_Piece | Problem]:
     line, counted = 1, 0
     keys: set[str] = set()
     try:
-        for key, start, end in _members(document, at, alone=True):
+        for key, start, end in members(document, at, alone=True):
             line += document.count("\n", counted, start)
             line_start, counted = document.rfind("\n", 0, start) + 1, start
             place = line, start - line_start + 1
@@ -230,7 +208,7 @@ def _pieces(file: str, document: str) -> Iterator[_Piece | Problem]:
                 continue
             if key is not None:
                 keys.add(key)
-            yield _Piece(*place, document[start:end], key)
+            yield Piece(*place, document[start:end], key)
     except RecursionError:
         yield Problem(file, line, 0, "not valid JSON: nested too deep")
     except json.JSONDecodeError as error:
@@ -240,81 +218,3 @@ def _pieces(file: str, document: str) -> Iterator[_Piece | Problem]:
 def _jsonl_hint(document: str, error: json.JSONDecodeError) -> str:
     lines = error.msg == "Extra data" and document.lstrip().startswith("{")
     return "one object a line is JSON Lines: call it .jsonl, or say --format jsonl" if lines else ""
-
-
-# A number of any length is no error here: what it means is decided elsewhere.
-_decoder = json.JSONDecoder(parse_int=float)
-
-
-def _members(document: str, at: int, *, alone: bool = False) -> Iterator[tuple[str | None, int, int]]:
-    """Key, start and end of each value in the array or object that starts at `at`; `alone`: nothing may follow it.
-
-    Raises JSONDecodeError, and RecursionError for what is nested too deep.
-    """
-    opening, closing = document[at], {"[": "]", "{": "}"}[document[at]]
-    at = _after_blanks(document, at + 1)
-    more = document[at : at + 1] != closing
-    while more:
-        key = None
-        if opening == "{":
-            if document[at : at + 1] != '"':
-                raise json.JSONDecodeError("expected a key in double quotes", document, at)
-            key, at = _decoder.raw_decode(document, at)
-            at = _expect(document, at, ":")
-        start = at
-        _, at = _decoder.raw_decode(document, start)
-        yield key, start, at
-        at = _after_blanks(document, at)
-        more = document[at : at + 1] != closing
-        if more:
-            at = _expect(document, at, ",")
-    if alone and (rest := _after_blanks(document, at + 1)) < len(document):
-        raise json.JSONDecodeError("Extra data", document, rest)
-
-
-def _spots(document: str, at: int) -> dict[str, int]:
-    """Where the values of the object at `at` start; nothing if there is no object."""
-    at = _after_blanks(document, at)
-    try:
-        return {key: start for key, start, _ in _members(document, at) if key} if document[at] == "{" else {}
-    except (json.JSONDecodeError, RecursionError):
-        return {}
-
-
-class _Twice(Exception):
-    """A key that stands twice in one object."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> None:
-    if len(dict(pairs)) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Twice(next(name for name in names if names.count(name) > 1))
-
-
-_strict_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_int=float)
-
-
-def _said_twice(document: str) -> tuple[str, int] | None:
-    """A key that stands twice in an object, and where the second stands if that is the outermost object."""
-    try:
-        _strict_decoder.decode(document)
-    except _Twice as twice:
-        key = str(twice)
-        spots = [start for name, start, _ in _members(document, _after_blanks(document, 0)) if name == key]
-        return key, spots[1] if len(spots) > 1 else 0
-    except RecursionError:  # told by the check of values
-        pass
-    return None
-
-
-def _expect(document: str, at: int, char: str) -> int:
-    at = _after_blanks(document, at)
-    if document[at : at + 1] != char:
-        raise json.JSONDecodeError(f"expected {char!r}", document, at)
-    return _after_blanks(document, at + 1)
-
-
-def _after_blanks(document: str, at: int) -> int:
-    found = _BLANK.match(document, at)
-    assert found
-    return found.end()

@@ -94,7 +94,7 @@ def _options(said: str) -> Iterator[tuple[str, str]]:
         end = min(at + 2, len(words))
         while name in _PROSE and end < len(words) and not words[end].startswith("--"):
             end += 1
-        if end == at + 1:
+        if end == at + 1 or words[at + 1].startswith("--"):
             raise _Unreadable(f"--{text.printable(name, 60)} has no value", "write it behind the option")
         yield name, " ".join(words[at + 1 : end])
         at = end
