@@ -37,11 +37,13 @@ nothing when nothing is left to do. Every flag beats the environment, the enviro
 
   batchgen run jobs/animals.csv --max-cost 5 --price black-forest-labs/FLUX.1-schnell=0.003 --until 06:30
   batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
+  generate-prompts | batchgen run - --format jsonl -o outputs/tonight
 
 {EXIT_CODES}"""
 
 CHECK = """\
-Validate MANIFEST and say what a run would do: every problem at once, with its place. Sends nothing, changes nothing.
+Validate MANIFEST and say what a run would do: every problem at once, with its place, and what had to be guessed. Sends
+nothing, changes nothing.
 
   batchgen check jobs/animals.csv"""
 
@@ -158,7 +160,9 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
         "manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl, .json or .txt, or -"
     )
     parser.add_argument(
-        "--format", metavar="KIND", help="how MANIFEST is written where its name does not tell: csv, jsonl, ..."
+        "--format",
+        metavar="KIND",
+        help="how MANIFEST is written, where its name does not tell: yaml, csv, tsv, jsonl, json or txt",
     )
     parser.add_argument(
         "-o",

@@ -171,6 +171,8 @@ def open_manifest(path: Path, format: str | None = None) -> Source:
     """
     known = _known_format(path, format)
     if path == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise UsageError("there is no standard input to read a manifest from")
         return Source(path, known, Spool(sys.stdin.buffer))
     try:
         path.open("rb").close()

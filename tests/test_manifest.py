@@ -389,7 +389,8 @@ def test_the_path_of_an_input_does_not_count() -> None:
 PIECES = (
     *("prompt", "id", "jobs", "params", "meta.", "width", "seed", "image", "<<", "&a ", "*a", "!!int ", "- ", "---"),
     *(":", "{", "}", "[", "]", '"', ",", "\t", "\n", "\r", " ", "#", "|", "\0", "\ufeff", "\ud7ff", "é", "a"),
-    *("1e3", ".nan", "0x1", "null", '{"prompt":', '"a"', "\\ud800"),
+    *("1e3", ".nan", "0x1", "null", '{"prompt":', '"a"', "\\ud800", "- from: ", "a.csv", "columns: ", "format: csv"),
+    *('{"custom_id":"a","body":{', '"size":"1x1"', "sep=;\n", ";", "--prompt ", "--seed 1 ", "'", "matrix", "caption"),
 )
 soups = st.lists(st.sampled_from(PIECES), max_size=40).map(lambda pieces: "".join(pieces).encode()) | st.binary(
     max_size=200

@@ -234,6 +234,7 @@ OBJECTS = [
         [{"prompt": "a: b", "meta": {"x": {"y": "c: d"}}}],
         id="colons in texts",
     ),
+    pytest.param("jsonl", '{"id": 17, "prompt": "a"}', [{"id": "17", "prompt": "a"}], id="numbers as ids"),
     pytest.param("jsonl", '"a fox"\n', [{"prompt": "a fox"}], id="a line that is a text"),
     pytest.param(
         "jsonl",

@@ -213,6 +213,13 @@ def test_standard_input_needs_to_be_told_more(
     assert sys.stdin.buffer.read()
 
 
+def test_without_standard_input_there_is_nothing_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service whose standard input is closed is told so."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="there is no standard input"):
+        open_manifest(sources.STANDARD_INPUT, "txt")
+
+
 def test_two_walks_over_standard_input_do_not_disturb_each_other(say: Any) -> None:
     """A walk that begins while another is under way starts at the first row, and both see all."""
     say(b"a\nb\nc\n")

@@ -6,7 +6,7 @@ What stands where is looked up only when a problem asks for it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -98,50 +98,46 @@ class _Objects:
         self.file = reading.file
         self.shapes: dict[tuple[str, ...], _Shape] = {}
 
-    def rows(self, piece: Piece) -> Rows:
-        """One row or its problems."""
+    def rows(self, piece: Piece) -> Sequence[Row | Problem]:
+        """One row, or its problems."""
         try:
             said = msgspec.json.decode(piece.text)
         except RecursionError:
-            yield self._problem(piece, 0, "not valid JSON: nested too deep")
-            return
+            return [self._problem(piece, 0, "not valid JSON: nested too deep")]
         except msgspec.DecodeError as error:
-            yield self._malformed(piece, error)
-            return
+            return [self._malformed(piece, error)]
         if isinstance(said, str):
             said = {"prompt": said}
         if not isinstance(said, dict):
             fix = "let an array of jobs be the whole of a .json file" if isinstance(said, list) else _OBJECT
-            yield self._problem(piece, 0, "expected a job object", fix)
-        elif piece.text.count(":") != len(said) and (twice := said_twice(piece.text)):
+            return [self._problem(piece, 0, "expected a job object", fix)]
+        if piece.text.count(":") != len(said) and (twice := said_twice(piece.text)):
             what = f"the key '{text.printable(twice[0], 60)}' stands here twice"
-            yield self._problem(piece, twice[1], what, "remove one")
-        elif is_batch(said):
-            yield from self._batch_row(piece, said)
-        else:
-            yield from self._flat_row(piece, said)
+            return [self._problem(piece, twice[1], what, "remove one")]
+        return self._batch_row(piece, said) if is_batch(said) else self._flat_row(piece, said)
 
-    def _flat_row(self, piece: Piece, said: dict[str, Any]) -> Rows:
+    def _flat_row(self, piece: Piece, said: dict[str, Any]) -> Sequence[Row | Problem]:
         shape = self.shapes.get(keys := tuple(said)) or self._shape(keys)
         values = said if shape.plain else shape.values(said)
+        if type(values.get("id")) is int:  # many sets number their prompts
+            values["id"] = str(values["id"])
         if piece.key is not None:
             _name(values, piece.key)
         row = Row(piece.line, values, partial(_place, shape, piece), shape.variables(said) if shape.meta else {})
-        yield from self._all_problems(row, shape.wrong) if shape.wrong else (row,)
+        return self._all_problems(row, shape.wrong) if shape.wrong else (row,)
 
-    def _batch_row(self, piece: Piece, said: dict[str, Any]) -> Rows:
+    def _batch_row(self, piece: Piece, said: dict[str, Any]) -> Sequence[Row | Problem]:
         values, paths, wrong = batch_values(said)
         row = Row(piece.line, values, lambda path: piece.place(paths.get(path, path)))
-        yield from self._all_problems(row, wrong) if wrong else (row,)
+        return self._all_problems(row, wrong) if wrong else (row,)
 
-    def _all_problems(self, row: Row, complaints: list[Complaint]) -> Iterator[Problem]:
+    def _all_problems(self, row: Row, complaints: list[Complaint]) -> list[Problem]:
         """What is wrong with a row beside its values, and what with these."""
         try:
             check(row.values)
         except Wrong as wrong:
             complaints = complaints + wrong.complaints
-        for complaint in complaints:
-            yield row.problem(self.file, *complaint)
+        return [row.problem(self.file, *complaint) for complaint in complaints]
 
     def _shape(self, keys: tuple[str, ...]) -> _Shape:
         assigned, wrong = assign(keys, self.reading, "key")
