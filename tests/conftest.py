@@ -12,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
+
+# How fast a machine is says nothing about the code, and no test may fail by it.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 MODEL = "black-forest-labs/FLUX.1-schnell"
 DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}

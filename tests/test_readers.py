@@ -554,6 +554,31 @@ jobs:
     assert (two.request["width"], two.meta) == (64, {"Category": "none", "night": 3})
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("p.csv", b"prompt\n", b"a\n"),
+        ("p.tsv", b"prompt\n", b"a\n"),
+        ("p.jsonl", b"\n", b'"a"\n'),
+        ("p.txt", b"\n", b"a\n"),
+    ],
+)
+def test_files_named_by_from_are_streamed(name: str, first: bytes, second: bytes) -> None:
+    """The first row is there before the next line has been read, so any length fits into memory."""
+
+    def lines() -> Iterator[bytes]:
+        yield first
+        yield second
+        raise AssertionError("read too far")
+
+    def include(entry: Include) -> Iterator[Row | Problem]:
+        return included(entry, entry.path, lines())
+
+    rows = read("m", Format.YAML, [f"- from: {name}".encode()], include=include).rows
+    row = next(iter(rows))
+    assert isinstance(row, Row) and row.values["prompt"] == "a"
+
+
 def test_columns_say_which_column_is_which_field() -> None:
     """`columns` names a field's column, whatever its case; it wins over the column's own name, and the rest goes on."""
     found = included_values("- {from: p.csv, columns: {prompt: category, meta.text: Caption, params.w: width}}")
