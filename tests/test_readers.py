@@ -631,6 +631,8 @@ def test_mistakes_around_from_have_their_places(manifest: str, problem: str) -> 
     assert problems_of("yaml", manifest, FILES | BAD_FILES)[0].startswith(problem)
 
 
-def test_one_mistake_beside_from_is_one_problem() -> None:
-    """A senseless value beside `from` is told once, at its own place, however many rows it would be the default of."""
-    assert len(problems_of("yaml", "- {from: p.csv, width: wide}", FILES)) == 1
+@pytest.mark.parametrize("beside", ["width: wide", "params: {width: 1}", "meta: {x: .nan}", "widht: 3", "id: fox"])
+def test_one_mistake_beside_from_is_one_problem(beside: str) -> None:
+    """What is wrong beside `from` is told once, at its own place, however many rows it would be the default of."""
+    (problem,) = problems_of("yaml", f"- {{from: t.txt, {beside}}}\n", FILES | {"t.txt": "a\nb\n"})
+    assert problem.startswith("m:1:")

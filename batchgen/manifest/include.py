@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, Complaint, check_each, nearest, shown
+from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, Complaint, Wrong, check, nearest, shown
 from batchgen.manifest.formats import Format, format_of
 from batchgen.manifest.reading import Rows
 from batchgen.manifest.row import Place, Row, nowhere
@@ -98,34 +98,41 @@ def _columns(said: Any, format: Format | None, complaints: list[Complaint]) -> d
         complaints.append(Complaint("columns", f"columns: a {format} file has none", "remove it"))
     good: dict[str, str] = {}
     for path, column in said.items():
-        head, _, rest = path.partition(".")
-        known = path in EXPANDING or (path in FIELDS and path not in NESTED) or (head in NESTED and rest)
-        if not known:
+        if not _names_field(path):
             what, fix = (
                 f"columns: {shown(path)} is not a known field",
                 "write as in 'prompt: Caption' or 'meta.kind: Type'",
             )
-            complaints.append(Complaint(f"columns.{path}", what, fix))
         elif not isinstance(column, str) or not column.strip():
-            what = f"columns: expected the name of a column, got {shown(column)}"
-            complaints.append(Complaint(f"columns.{path}", what))
+            what, fix = f"columns: expected the name of a column, got {shown(column)}", "put it into quotes"
         else:
             good[path] = column.strip()
+            continue
+        complaints.append(Complaint(f"columns.{path}", what, fix))
     return good
+
+
+def _names_field(path: str) -> bool:
+    nested, _, name = path.partition(".")
+    return bool(name) if nested in NESTED else path in FIELDS or path in EXPANDING
 
 
 def _checked(beside: dict[str, Any], complaints: list[Complaint]) -> dict[str, Any]:
     """What stands beside `from` without what is wrong; what is or may be a template can be checked in its jobs only."""
-    later = {name: value for name, value in beside.items() if name in EXPANDING or _has_template(value)}
-    clean, wrong = check_each({name: value for name, value in beside.items() if name not in later}, FIELDS)
-    if isinstance(beside.get("id"), str) and "id" not in later and not any(name in beside for name in EXPANDING):
-        wrong.append(
-            Complaint("id", "id: every row would get the same id", "remove it, or name a column as in '{name}'")
-        )
+    later = {name for name, value in beside.items() if name in EXPANDING or _has_template(value)}
+    wrong: list[Complaint] = []
+    try:
+        check({name: value for name, value in beside.items() if name not in later})
+    except Wrong as caught:
+        wrong = caught.complaints
+    if "id" in beside and not (later & {"id", *EXPANDING}):
+        fix = "remove it, or name a column as in '{name}'"
+        wrong.append(Complaint("id", "id: every row would get the same id", fix))
+    bad = {complaint.field.partition(".")[0] for complaint in wrong}
     for complaint in wrong:
         near = None if complaint.field in FIELDS else nearest(complaint.field, OWN)
         complaints.append(complaint._replace(fix=f"did you mean '{near}'?") if near else complaint)
-    return {name: value for name, value in beside.items() if name in later or name in clean}
+    return {name: value for name, value in beside.items() if name not in bad}
 
 
 def _has_template(value: Any) -> bool:
