@@ -157,7 +157,7 @@ def _command(commands: Any, name: str, does: Callable[[argparse.Namespace], int]
 
 def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl, .json or .txt, or -"
+        "manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl, .json or .txt; - is standard input"
     )
     parser.add_argument(
         "--format",
