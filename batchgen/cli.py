@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
-_SHARED = ("output", "api", "api_url", "defaults", "prices", *_CHOICE)
+_SHARED = ("output", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 
 
 def entry() -> None:

@@ -31,6 +31,7 @@ nothing when nothing is left to do. Every flag beats the environment, the enviro
 
   batchgen run jobs/animals.csv --max-cost 5 --price black-forest-labs/FLUX.1-schnell=0.003 --until 06:30
   batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
+  generate-prompts | batchgen run - --format jsonl -o outputs/tonight
 
 {EXIT_CODES}"""
 
@@ -125,7 +126,14 @@ def _command(commands: Any, name: str, help: str, about: str) -> Any:
 
 
 def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl or .txt")
+    parser.add_argument(
+        "manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl, .json or .txt; - is standard input"
+    )
+    parser.add_argument(
+        "--format",
+        metavar="KIND",
+        help="how MANIFEST is written, where its name does not tell: yaml, csv, tsv, jsonl, json or txt",
+    )
     parser.add_argument(
         "-o",
         "--output",

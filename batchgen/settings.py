@@ -41,7 +41,7 @@ class Limits:
     timeout_s: float = 180.0
 
 
-_OWN_FLAGS = ("api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota")
+_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Flags:
 
     manifest: Path
     output: Path | None = None
+    format: str | None = None
     api: str | None = None
     api_url: str | None = None
     limits: Mapping[str, Any] = field(default_factory=dict)

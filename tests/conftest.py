@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
 
+# How fast a machine is says nothing about the code, and no test may fail by it.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 MODEL = "black-forest-labs/FLUX.1-schnell"
 
 # The same examples on every machine and no clock, so that a red test is a fault; `make soak` looks for new ones.

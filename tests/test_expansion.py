@@ -211,6 +211,14 @@ def test_the_columns_of_a_table_are_variables() -> None:
     assert job.meta == {"note": "Über {Fox}!", "Kind": "Über {Fox}"}
 
 
+def test_what_is_no_name_stays_as_it_is() -> None:
+    """Braces around what no column is called are a prompt's own, also where a row has variables."""
+    row = {"prompt": 'a {red|blue} fox {} {"a": 1} of {Kind}'}
+    assert [job.prompt for job in jobs_of_row(row, Kind="clay") if isinstance(job, Job)] == [
+        'a {red|blue} fox {} {"a": 1} of clay'
+    ]
+
+
 def test_columns_and_axes_go_together() -> None:
     """A matrix beside a table's rows makes every combination for each of them."""
     row = {"id": "{Kind}-{light}", "prompt": "a {Kind} at {light}", "matrix": {"light": ["dawn", "dusk"]}}
@@ -218,7 +226,10 @@ def test_columns_and_axes_go_together() -> None:
 
 
 @settings(deadline=None)
-@given(st.text(), st.dictionaries(st.text(st.characters(exclude_characters="{}"), max_size=5), st.text()))
+@given(
+    st.text(),
+    st.dictionaries(st.text(st.characters(exclude_characters="{}|\"':,\n"), min_size=1, max_size=5), st.text()),
+)
 def test_what_was_put_in_is_not_looked_at_again(literal: str, values: dict[str, str]) -> None:
     """Literal text with doubled braces and any values come out just as they are, whatever is in them."""
     doubled = literal.replace("{", "{{").replace("}", "}}")

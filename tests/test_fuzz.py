@@ -111,12 +111,18 @@ TABLES: dict[Format, tuple[bytes, ...]] = {
     Format.JSONL: (
         b'{"id": "a", "prompt": "\\u00e9", "params": {"x": [1.5, null]}}\n\n{"prompt": "b", "width": 512}\n',
     ),
-    Format.TXT: (b"a red fox\r\n\n  caf\xc3\xa9 \nfox\nfox",),
+    Format.JSON: (
+        b'[{"id": "a", "prompt": "b", "include": [{"n": 1}]}, "c",\n {"prompt": "\\u00e9", "seed": 1}]',
+        b'{"fox": "a fox", "night/owl": {"Prompt": "an owl", "width": 512}}',
+    ),
+    Format.TXT: (b"a red fox\r\n\n  caf\xc3\xa9 \nfox\nfox", b'--prompt "a fox" --steps 20 --sampler_name "x"\n'),
 }
 PIECES = (
     *("prompt", "id", "jobs", "params", "meta.", "width", "seed", "image", "<<", "&a ", "*a", "!!int ", "- ", "---"),
     *(":", "{", "}", "[", "]", '"', ",", "\t", "\n", "\r", " ", "#", "|", "\0", "\ufeff", "\ud7ff", "é", "a"),
-    *("1e3", ".nan", "0x1", "null", '{"prompt":', '"a"', "\\ud800"),
+    *("1e3", ".nan", "0x1", "null", '{"prompt":', '"a"', "\\ud800", "- from: ", "a.csv", "columns: ", "format: csv"),
+    *('{"custom_id":"a","body":{', '"size":"1x1"', "sep=;\n", ";", "--prompt ", "--seed 1 ", "'", "matrix", "caption"),
+    *("repeat", "auto", "exclude", "{a}", "{{", "[1, 2]", "{b: [c]}"),
 )
 soups = st.tuples(
     st.sampled_from([b"", b"prompt,width\n", b"prompt\twidth\n", b"jobs:\n- "]),
@@ -442,7 +448,9 @@ def test_damaged_notes_are_read_or_told(written: list[bytes]) -> None:
     assert len(lives.doubtful()) <= len(lives.ended())
 
 
-@given(mutated([msgspec.json.encode(State("m.yaml", "nebula", ("a=1",), 3, "r", 7, "host", "t", "t", "working"))]))
+@given(
+    mutated([msgspec.json.encode(State("m.yaml", "nebula", ("a=1",), "csv", 3, "r", 7, "host", "t", "t", "working"))])
+)
 def test_a_damaged_state_is_none(data: bytes) -> None:
     """What the folder remembers is read or, however it is damaged, not there."""
     found = read_state(Memory(data))  # type: ignore[arg-type]

@@ -20,13 +20,14 @@ _LINE_BYTES = 4096
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
 
-    `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others;
-    `logged` is how many jobs its log knew.
+    `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others; `format` is
+    how its manifest was read; `logged` is how many jobs its log knew.
     """
 
     manifest: str
     api: str = ""
     defaults: tuple[str, ...] = ()
+    format: str = ""
     logged: int = 0
     run: str = ""
     pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0

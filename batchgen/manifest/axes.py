@@ -19,7 +19,6 @@ from batchgen.manifest.fields import (
     EXPANDING,
     FIELDS,
     NESTED,
-    RESERVED,
     VALUE,
     Complaint,
     Wrong,
@@ -33,7 +32,7 @@ MAX_AXES = 32
 
 _FEW = 100
 _NAME = re.compile(r"(?:(?:params|meta)\.)?[^\W\d]\w*")
-_OWN = frozenset({"id", *EXPANDING, *RESERVED})
+_OWN = frozenset({"id", *EXPANDING})
 
 
 class Value(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,12 +11,12 @@ from msgspec import Meta
 from batchgen import text
 from batchgen.manifest import yaml12
 from batchgen.manifest.fields import FIELDS, LIMITS, NESTED, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
+from batchgen.manifest.include import OWN, Include, Open, read_entry
 from batchgen.manifest.jobs import Rules, survey
+from batchgen.manifest.reading import MAX_WHOLE_BYTES, Rows
 from batchgen.manifest.row import Place, Row, nowhere
 from batchgen.manifest.yaml12 import Node
 from batchgen.model import Api, FileInput, Header, ManifestError, Problem
-
-MAX_YAML_BYTES = 8 * 1024 * 1024
 
 _STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
 API = {
@@ -31,6 +31,7 @@ API = {
     ),
 }
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
+_ENTRY = frozenset((*FIELDS, *OWN))
 _TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
 
 
@@ -43,9 +44,27 @@ class Document:
     default_place: Place = nowhere
 
 
-def read(file: str, lines: Iterable[bytes]) -> Document:
-    """The document in `lines`, called `file` in problems. Raises ManifestError with every problem that can be known."""
-    reader = _Reader(file)
+@dataclass(frozen=True)
+class _Jobs:
+    """The rows of a list of jobs, and in their turn those of the files that its `from` entries name."""
+
+    entries: list[Row | Problem | Include]
+    include: Open
+
+    def __iter__(self) -> Rows:
+        for entry in self.entries:
+            if isinstance(entry, Include):
+                yield from self.include(entry)
+            else:
+                yield entry
+
+
+def read(file: str, lines: Iterable[bytes], include: Open) -> Document:
+    """The document in `lines`, called `file` in problems. Raises ManifestError with every problem that can be known.
+
+    `include` reads the files of `from` entries, when the rows are walked.
+    """
+    reader = _Reader(file, include)
     root = reader.root(lines)
     document = reader.document(root) if root else None
     if document is None or reader.problems:
@@ -57,8 +76,9 @@ def read(file: str, lines: Iterable[bytes]) -> Document:
 class _Reader:
     """Reads one document and gathers its problems."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, include: Open) -> None:
         self.file = file
+        self.include = include
         self.problems: list[Problem] = []
         self.defaults: dict[str, Any] = {}
 
@@ -66,8 +86,8 @@ class _Reader:
         data = bytearray()
         for line in lines:
             data += line
-            if len(data) > MAX_YAML_BYTES:
-                what = f"a YAML manifest may hold at most {MAX_YAML_BYTES >> 20} MiB"
+            if len(data) > MAX_WHOLE_BYTES:
+                what = f"a YAML manifest may hold at most {MAX_WHOLE_BYTES >> 20} MiB"
                 self._complain((0, 0), what, "put the rows into a CSV or JSONL file")
                 return None
         try:
@@ -85,7 +105,7 @@ class _Reader:
 
     def document(self, root: Node) -> Document:
         if isinstance(root.value, list):
-            return Document(Header(), [self._row(node) for node in root.elements])
+            return Document(Header(), self._entries(root))
         if not isinstance(root.value, dict):
             self._complain(root.place, "expected a mapping with 'jobs', or a list of jobs")
             return Document(Header(), [])
@@ -141,15 +161,27 @@ class _Reader:
                 self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix, f"defaults.{field}")
         return self.defaults
 
-    def _jobs(self, root: Node) -> list[Row | Problem]:
+    def _jobs(self, root: Node) -> Iterable[Row | Problem]:
         node = root.items.get("jobs")
         if node is None:
             self._complain(root.place, "'jobs' is missing", "list the jobs under it")
         elif not isinstance(node.value, list):
             self._complain(node.place, "jobs: expected a list of jobs", "begin each job with '- '")
         else:
-            return [self._row(element) for element in node.elements]
+            return self._entries(node)
         return []
+
+    def _entries(self, node: Node) -> _Jobs:
+        entries: list[Row | Problem | Include] = []
+        for element in node.elements:
+            if "from" in element.items:
+                has_prompt = "prompt" in self.defaults
+                place = _places(element, _ENTRY)
+                found, problems = read_entry(self.file, _values(element), place, has_prompt=has_prompt)
+                entries += [*problems, *([found] if found else [])]
+            else:
+                entries.append(self._row(element))
+        return _Jobs(entries, self.include)
 
     def _row(self, node: Node) -> Row | Problem:
         if isinstance(node.value, dict):
@@ -160,7 +192,9 @@ class _Reader:
         return Problem(self.file, *node.place, what, "write its prompt, or its fields")
 
     def in_rows(self, rows: Iterable[Row | Problem]) -> list[Problem]:
-        """What is wrong with the jobs, as far as the broken header lets one see."""
+        """What is wrong with the jobs, as far as the broken header lets one see; files of `from` are left for later."""
+        if isinstance(rows, _Jobs):
+            rows = [entry for entry in rows.entries if not isinstance(entry, Include)]
         rules = Rules(self.file, "", lambda path: FileInput(path, ""), {"model": "unknown"} | self.defaults)
         return [found for found in survey(rows, rules) if isinstance(found, Problem)]
 
@@ -191,7 +225,7 @@ def _grid(name: str, node: Node) -> Any:
     return _said(node, name in TEXT_FIELDS or name.partition(".")[0] not in FIELDS)
 
 
-def _places(node: Node, known: Mapping[str, Field]) -> Place:
+def _places(node: Node, known: Container[str]) -> Place:
     """Where the fields of a mapping stand: a known one's value, the name of one that is not known."""
 
     def place(path: str) -> tuple[int, int]:

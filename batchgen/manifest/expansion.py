@@ -111,7 +111,8 @@ class Expansion(msgspec.Struct, frozen=True):
                 said["id"] += "" if NUMBER in self.id.names else suffix
                 suffix = ""
             seed = self.seeds[number - 1] if self.seeds else None
-            yield Variant(Row(self.row.line, fields | said, place), number, seed, suffix, numbered)
+            row = Row(self.row.line, fields | said, place, file=self.row.file)
+            yield Variant(row, number, seed, suffix, numbered)
 
 
 def _place(place: Place, combination: Combination, field: str) -> tuple[int, int]:

@@ -125,27 +125,25 @@ LIMITS = _table(
 
 TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.is_text)
 NESTED = ("params", "meta")
-RESERVED = frozenset({"from", "columns", "custom_id", "body"})
 
-_NAMES = tuple(FIELDS)
 _Given = msgspec.defstruct(
-    "_Given", [(f.name, f.type | None, None) for f in FIELDS.values()], forbid_unknown_fields=True, gc=False
+    "_Given",
+    [(f.name, f.type | None, None) for f in FIELDS.values()],
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    gc=False,
 )
 
 
 def check(values: dict[str, Any]) -> dict[str, Any]:
     """`values` of a row with their right types, in the order of the table, without what is null. Raises Wrong."""
+    complaints: list[Complaint] = []
     try:
-        given = msgspec.convert(values, _Given, strict=False)
-    except msgspec.ValidationError:
+        clean: dict[str, Any] = msgspec.to_builtins(msgspec.convert(values, _Given, strict=False))
+    except (msgspec.ValidationError, RecursionError):
         clean, complaints = check_each(values, FIELDS)
-    else:
-        clean = {
-            name: value for name, value in zip(_NAMES, msgspec.structs.astuple(given), strict=True) if value is not None
-        }
-        complaints = []
     for name in NESTED:
-        if name in clean:
+        if name in clean and not _only_text(clean[name]):
             complaints += _unsendable(clean[name], name)
     if "params" in clean:
         complaints += _misplaced(clean["params"])
@@ -187,8 +185,6 @@ def _converted(value: Any, field: Field) -> Any:
 
 
 def _unknown(name: str, table: Mapping[str, Field]) -> Complaint:
-    if name in RESERVED and table is FIELDS:
-        return Complaint(name, f"'{name}' is not supported yet")
     if name in EXPANDING and table is FIELDS:
         return Complaint(name, f"'{name}' is no default", "write it into a job")
     guess = nearest(name, [*table, *EXPANDING] if table is FIELDS else table, cutoff=0.6)
@@ -231,6 +227,15 @@ def _misplaced(params: dict[str, Any]) -> Iterator[Complaint]:
             )
 
 
+def _only_text(value: dict[str, Any]) -> bool:
+    """Whether this is a flat mapping of sound texts, as the rows of tables have it: the common case, for speed."""
+    try:
+        "".join([*value, *value.values()]).encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return True
+
+
 def _unsendable(value: Any, path: str, depth: int = 0) -> Iterator[Complaint]:
     """What JSON cannot say, or no reader would survive: numbers that are not finite, text that is no Unicode, depth."""
     if depth > MAX_DEPTH:
@@ -238,8 +243,7 @@ def _unsendable(value: Any, path: str, depth: int = 0) -> Iterator[Complaint]:
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _unsendable(name, path)
-            if not (isinstance(inner, str) and inner.isascii()):  # the common case, for speed
-                yield from _unsendable(inner, f"{path}.{name}", depth + 1)
+            yield from _unsendable(inner, f"{path}.{name}", depth + 1)
     elif isinstance(value, list):
         for inner in value:
             yield from _unsendable(inner, path, depth + 1)

@@ -24,20 +24,22 @@ def nowhere(_: str) -> tuple[int, int]:
 class Row(msgspec.Struct, frozen=True, gc=False):
     """What one row says: field names and raw values, `params` and `meta` as dicts; empty fields are left out.
 
-    `variables` are what its templates may name: a table's other columns.
+    `variables` are what its templates may name: a table's other columns. `file` is where the row stands if that is not
+    the manifest itself.
     """
 
     line: int
     values: dict[str, Any]
     place: Place
     variables: Mapping[str, Any] = MappingProxyType({})
+    file: str | None = None
 
     def problem(self, file: str, field: str, what: str, fix: str = "") -> Problem:
-        """A mistake in `field`, with its place and the job's id where the row gives one."""
+        """A mistake in `field`, with its place and the job's id where the row gives one; `file` is the manifest."""
         line, column = self.place(field)
         given = self.values.get("id")
         job = text.printable(given, 100) if isinstance(given, str) else None
-        return Problem(file, line, column, what, fix, job, field, self._said(field))
+        return Problem(self.file or file, line, column, what, fix, job, field, self._said(field))
 
     def _said(self, path: str) -> str | None:
         """What stands in a known field, where it is one value. Anything else could be a key in the wrong place."""

@@ -15,7 +15,8 @@ import msgspec
 
 from batchgen import text
 
-_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+# What no column or axis is called, such as `{red|blue}` or `{}`, is no name: prompts hold all kinds of things.
+_PIECE = re.compile(r"""\{\{|\}\}|\{([^{}|"':,\n]+)\}|(\{[^{}]*\})|[{}]""")
 
 
 class Template(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +42,8 @@ def parse(source: str) -> Template:
         if piece[1] is not None:
             names.append(piece[1])
             literals.append("")
+        elif piece[2] is not None:
+            literals[-1] += piece[2]
         elif len(piece[0]) == 2:
             literals[-1] += piece[0][0]
         else:

@@ -126,7 +126,7 @@ def check(
             orphans=records.fold.jobs - plan.in_log if records else 0,
             estimate=found,
             warnings=plan.advisor.warnings(),
-            notes=[*session.warnings, *stands_in_the_way, *_refusals(session, plan, offer)],
+            notes=[*session.warnings, *session.source.notes, *stands_in_the_way, *_refusals(session, plan, offer)],
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,

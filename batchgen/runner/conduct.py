@@ -83,6 +83,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
         manifest=session.manifest_from_output,
         api=settings.style,
         defaults=tuple(session.defaults),
+        format=session.source.format,
         logged=folder.fold.jobs,
         run=run,
         pid=os.getpid(),
@@ -102,6 +103,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
 async def _conduct(this: Run) -> Summary:
     plan = plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
+    this.notices += this.session.source.notes
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
     if not plan.total:

@@ -20,7 +20,6 @@ from batchgen.model import Outcome, UsageError
 from batchgen.plan import Plan
 from batchgen.runner.session import default_output, open_session, plan_of
 from batchgen.settings import Flags
-from batchgen.sources import open_manifest
 from batchgen.text import counted
 
 
@@ -67,7 +66,7 @@ def status(path: Path, env: Mapping[str, str]) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or manifest")
-    root = path if path.is_dir() else default_output(open_manifest(path).path)
+    root = path if path.is_dir() else default_output(path)
     with records_at(root) as records:
         if records is None or records.files.size_of(LOG) is None:
             raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
@@ -86,7 +85,7 @@ def _plan(manifest: Path, root: Path, state: State | None, records: Records, env
     """The plan that the last run would have now."""
     flags = Flags(manifest, output=root)
     if state:
-        flags = replace(flags, api=state.api or None, defaults=state.defaults)
+        flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
     session = open_session(flags, env)
     return plan_of(session, records.standing)
 

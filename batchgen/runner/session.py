@@ -17,7 +17,7 @@ from batchgen.manifest import Rules, Tally
 from batchgen.model import Job, Problem, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.settings import SANDBOX, Flags, Settings
-from batchgen.sources import Inputs, Source, open_manifest
+from batchgen.sources import STANDARD_INPUT, Inputs, Source, open_manifest
 from batchgen.text import counted, printable
 
 
@@ -47,7 +47,7 @@ class Session:
 
     def _rules(self) -> Rules:
         return Rules(
-            name=str(self.source.path),
+            name=self.source.label,
             style=self.settings.style,
             defaults=dict(self.settings.defaults),
             overrides=dict(self.settings.overrides),
@@ -63,7 +63,9 @@ def open_session(
 
     `now` (UTC) is what a time of day such as `until` is counted from; the present moment where it is not given.
     """
-    source = open_manifest(flags.manifest)
+    if flags.manifest == STANDARD_INPUT and flags.output is None:
+        raise UsageError("a manifest from standard input needs an output folder; name one with -o")
+    source = open_manifest(flags.manifest, flags.format)
     header = source.header()
     output = flags.output or default_output(flags.manifest)
     _need_unicode(flags.manifest, output)
