@@ -226,7 +226,8 @@ def _storage_failed(played: Played) -> bool:
 
 
 def _on_record(story: Story) -> Iterator[str]:
-    """Every request has its attempt in the log or in the attempts file, but for a last group that a power cut took."""
+    """Every request has its attempt in the log or in the attempts file, but for a last group that a power cut took:
+    of each job the last attempt, and those that surely cost nothing."""
     recorded: Counter[str] = Counter()
     seen: set[tuple[str, str, int]] = set()
     prompts: dict[tuple[str, str], str] = {}
@@ -246,13 +247,10 @@ def _on_record(story: Story) -> Iterator[str]:
         seen.add((note["job"], note["fingerprint"], n))
     for job, _, _ in seen:
         recorded[job] += 1
-    asked = Counter(r.prompt.partition(" v")[0] for r in story.server.ledger)
-    cuts = Counter(
-        name
-        for p in story.played
-        if p.power_cut
-        for name in {r.prompt.partition(" v")[0] for r in story.server.ledger if r.start == p.number}
-    )
+    cut = {played.number for played in story.played if played.power_cut}
+    must = [r for r in story.server.ledger if r.paid or r.start not in cut]
+    asked = Counter(r.prompt.partition(" v")[0] for r in must)
+    cuts = Counter(name for name, _ in {(r.prompt.partition(" v")[0], r.start) for r in must if r.start in cut})
     for name, count in asked.items():
         if recorded[name] < count - cuts[name]:
             yield f"on record: {count} requests for {name}, {recorded[name]} attempts on record"

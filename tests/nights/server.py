@@ -195,7 +195,9 @@ class Wire:
         server, said = self._server, prompt_kind(request.prompt)
         request.habit = server.over_limit(request.at_s) or server.habit(request.at_s) or said
         habit = HABITS.get(request.habit)
-        draws_s = server.chance.uniform(*server.latency_s)
+        shortest_s, longest_s = server.latency_s
+        # An error that comes sooner than any picture could is believed to cost nothing, so a paid one never does.
+        draws_s = server.chance.uniform(longest_s / 4 if habit else shortest_s, longest_s)
         quick = habit.quick if habit else bool(said)
         after_s = math.inf if habit and habit.hangs else 0.05 if quick else draws_s
         request.paid = not said and (habit is None or habit.paid)
