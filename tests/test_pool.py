@@ -6,12 +6,14 @@ Nothing here waits: see `world`.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 from world import (
     BAD_PICTURE,
@@ -36,9 +38,9 @@ from world import (
 )
 
 from batchgen.events import Tried
-from batchgen.joblog import Intent, encode
-from batchgen.model import Billed, Counts, ExitCode, Failure, Job, StorageError
-from batchgen.pool import Pool
+from batchgen.joblog import Ended, Intent, decode_note, encode
+from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, StorageError
+from batchgen.pool import Deadline, Pool
 from batchgen.world import Work
 
 C = 8
@@ -675,6 +677,40 @@ def test_19_an_attempt_ends_at_its_deadline_and_frees_its_slot() -> None:
     assert night.lasted_s < 400
 
 
+_ENDS = {
+    "max-runtime": Deadline("the time is over", end_s=200.0),
+    "until": Deadline("the time is over", utc=NOON + timedelta(seconds=200)),
+}
+
+
+@pytest.mark.parametrize("deadline", _ENDS.values(), ids=_ENDS)
+@pytest.mark.parametrize("slow_s", [10, 40])
+def test_19_nothing_is_sent_that_would_end_after_the_deadline(deadline: Deadline, slow_s: float) -> None:
+    """Requests leave as long as one that takes as long as usual, slow ones counted, ends in time; then exit 4."""
+    world = World(lambda a: Answer(after_s=slow_s if a.number % 8 == 0 else 10), jobs=500)
+    world.deadline = deadline
+    night = world.run()
+    assert (night.exit_code, night.reason) == (ExitCode.WORK_LEFT, "the time is over")
+    assert 200 - slow_s - 15 < max(times(night)) < 200 - slow_s
+    assert night.outcomes() == {"done": len(night.arrivals)}
+    assert night.ended_s <= 200
+
+
+@pytest.mark.parametrize("deadline", _ENDS.values(), ids=_ENDS)
+@pytest.mark.parametrize(
+    "react",
+    [lambda a: says(429, retry_after="3000"), lambda a: REFUSED_CONNECTION, lambda a: QUOTA],
+    ids=["cooldown", "outage", "quota wait"],
+)
+def test_19_a_deadline_is_kept_while_everybody_waits(deadline: Deadline, react: React) -> None:
+    """A run that only waits ends at its deadline too, within half a minute."""
+    world = World(react, jobs=50, wait_for_quota=True)
+    world.deadline = deadline
+    night = world.run()
+    assert (night.exit_code, night.reason) == (ExitCode.WORK_LEFT, "the time is over")
+    assert 200 <= night.ended_s <= 230
+
+
 class _Stumbling(SimServer):
     """Cannot prepare one of the jobs."""
 
@@ -776,6 +812,156 @@ def test_32_a_key_that_the_server_echoes_reaches_nobody(name: str, status: int) 
     night = world.run()
     told = night.reason + repr(night.events) + repr(world.log) + repr(world.notes)
     assert KEY[:12] not in told
+
+
+# What the pool tells and writes down
+
+
+def test_a_failed_attempt_is_recorded_as_it_was() -> None:
+    """An attempt's record says when it was sent, how long it took, what was answered, and what it cost."""
+    world = World(first(1, says(503, "busy", "overloaded", after_s=2.0)), jobs=1, price_usd=0.25, begin=NOON)
+    night = world.run()
+    (tried, again) = (event for event in night.events if isinstance(event, Tried))
+    told = "2026-11-22T12:00:00.000Z"
+    assert tried.attempt == Attempt(
+        1, told, 2.0, Billed.NO, http=503, failure=Failure.UNAVAILABLE, code="overloaded", message="busy", counts=None
+    )
+    assert (tried.job, tried.price_usd, tried.again, again.price_usd, again.again) == (
+        *(world.jobs[0], 0.25, False),
+        *(0.25, True),
+    )
+    assert [line for line in map(decode_note, world.notes) if isinstance(line, Ended)] == [
+        Ended("job-0", world.jobs[0].fingerprint, tried.attempt, 0.25)
+    ]
+    assert night.entries["job-0"].attempts[0] == tried.attempt
+
+
+def test_queueing_and_backing_off_are_timed_apart() -> None:
+    """An entry tells how long its job waited for its turn and how long after a failure, and both fit its whole time."""
+    night = World(first(1, RESET, Answer(after_s=100)), jobs=2, concurrency=1).run()
+    alone, behind = (night.entries[job].timings for job in ("job-1", "job-0"))
+    assert alone.queued_s == pytest.approx(0.2, abs=0.05)
+    assert alone.waited_s == 0.0
+    assert 30 <= behind.waited_s <= 60
+    assert behind.queued_s == pytest.approx(100 - behind.waited_s, abs=0.1)
+    assert behind.total_s == pytest.approx(0.2 + behind.queued_s + behind.waited_s + 100, abs=0.1)
+
+
+def test_a_stop_is_told_once_for_each_exit_code() -> None:
+    """Of several reasons with the same exit code the first is the run's; one with another code stands beside it."""
+
+    async def stop(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(33)
+        pool.stop(ExitCode.SIGTERM, "ended by SIGTERM")
+        pool.stop(ExitCode.SIGTERM, "ended by SIGTERM again")
+        pool.stop(ExitCode.STORAGE, "the disk is full")
+
+    assert World(jobs=100).run(during=stop).reason == "ended by SIGTERM; the disk is full"
+
+
+def test_an_aborted_request_is_told_as_a_doubt() -> None:
+    """What was in flight at an abort is told with the number of its attempt, as perhaps paid."""
+
+    async def abort(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(5)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        pool.abort()
+
+    world = World(HANGS, jobs=3, price_usd=0.25)
+    (doubt,) = (event for event in world.run(during=abort).events if isinstance(event, Tried))
+    assert doubt == Tried(
+        world.jobs[0], Attempt(1, "2026-11-22T12:00:05.000Z", 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT), 0.25
+    )
+
+
+# Backoff
+
+
+@pytest.mark.parametrize(
+    ("answer", "least_s", "most_s"),
+    [
+        pytest.param(says(503), 1, 2, id="a second"),
+        pytest.param(says(503, retry_after="40"), 40, 50, id="as asked"),
+        pytest.param(says(503, retry_after="0.2"), 1, 2, id="at least a second"),
+        pytest.param(says(503, retry_after="9000"), 3600, 4500, id="at most an hour"),
+        pytest.param(Answer(200, PAGE, after_s=8), 60, 75, id="a captive portal"),
+        pytest.param(Answer(failure=Failure.TOO_MANY_FILES, after_s=0.1), 5, 6.25, id="no handles left"),
+        pytest.param(RATE, 1.5, 2.7, id="the common pause and a little more"),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_how_long_a_job_waits_after_its_first_failure(answer: Answer, least_s: float, most_s: float, seed: int) -> None:
+    """A repetition waits as long as its failure needs and the server asked, and a little more by chance."""
+    night = World(first(1, answer), jobs=1, seed=seed, wait_for_quota=True).run()
+    begun_s, again_s = times(night)
+    assert least_s <= again_s - begun_s - answer.after_s <= most_s
+    assert all_done(night, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_backoff_grows_with_the_attempts_of_the_run(seed: int) -> None:
+    """The time before a repetition is drawn from a span that doubles with every attempt of this run, up to a minute."""
+    world = World(only("job-0", REFUSED_CONNECTION, Answer(after_s=1)), jobs=1, seed=seed, give_up_after_s=1e9)
+    world.react = lambda a: REFUSED_CONNECTION if a.n < 5 else OK
+    at_s = times(world.run())
+    for number, (earlier_s, later_s) in enumerate(pairwise(at_s)):
+        assert 1 <= later_s - earlier_s - 0.001 <= max(1.25, 2.0**number) + 0.002
+
+
+def test_after_a_rate_limit_another_job_tries_the_way() -> None:
+    """The refused job may be the reason for the refusal, so the first request after the pause is another's."""
+    night = World(first(1, RATE), jobs=3).run()
+    assert [a.job for a in night.arrivals][:2] == ["job-0", "job-1"]
+
+
+# Jobs that cannot be sent, storage that does not answer, and what an answer really cost
+
+
+class _Changed(SimServer):
+    """Finds that the picture a job starts from is not what it was."""
+
+    async def prepare(self, job: Job) -> bytes:
+        if job.id == "job-3":
+            raise InputChanged("cat.png was changed")
+        return await super().prepare(job)
+
+
+def test_a_job_whose_input_changed_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that cannot be sent any more stays pending, with the reason, and takes nothing from the limits."""
+    monkeypatch.setattr("world.SimServer", _Changed)
+    night = World(jobs=6, concurrency=1, max_requests=5, max_cost_usd=1.25, price_usd=0.25).run()
+    assert night.outcomes() == {"done": 5}
+    assert [(left.job.id, left.failure, left.message) for left in night.left()] == [
+        ("job-3", Failure.INPUT_CHANGED, "cat.png was changed")
+    ]
+    assert night.exit_code is ExitCode.WORK_LEFT and not night.reason
+
+
+def test_storage_that_never_answers_ends_the_run() -> None:
+    """When no answer could be saved for the time of a request and twelve minutes more, the run ends with exit 7."""
+
+    pools: list[Pool] = []
+
+    async def freeze(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        pools.append(pool)
+        await asyncio.sleep(55)
+        never = asyncio.get_running_loop().create_future()
+        deliver.submit = lambda work: never  # type: ignore[method-assign]
+
+    with pytest.raises(AssertionError, match="left tasks behind"):
+        World(jobs=100, timeout_s=180).run(during=freeze)
+    (stop,) = pools[0].stops
+    assert stop.exit_code is ExitCode.STORAGE
+    waited_s = int(re.fullmatch(r"nothing could be saved for (\d+) s", stop.reason)[1])  # type: ignore[index]
+    assert 180 + 720 <= waited_s <= 180 + 720 + 31
+
+
+@pytest.mark.parametrize(("limit_usd", "requests"), [(1.0, 3), (0.99, 2), (0.5, 1), (0.49, 0)])
+def test_a_request_for_two_pictures_is_counted_as_two_until_it_is_answered(limit_usd: float, requests: int) -> None:
+    """A request must fit the budget with all the pictures that it asks for; what came instead corrects it."""
+    world = World(jobs=5, max_cost_usd=limit_usd, price_usd=0.25, concurrency=1)
+    world.jobs = [msgspec.structs.replace(job, request={"prompt": "x", "n": 2}) for job in world.jobs]
+    assert len(world.run().arrivals) == requests
 
 
 def test_events_add_up() -> None:
