@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
 
 MODEL = "black-forest-labs/FLUX.1-schnell"
 DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}
+# Whether a mutant lives needs no smallest example, and must not depend on luck.
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
 
 
 @pytest.fixture(autouse=True)

@@ -467,6 +467,22 @@ def test_earlier_runs_do_not_count_against_a_run() -> None:
     assert next_step(Failure.UNAVAILABLE, attempts, 5, Allowance()) is Step.RETRY
 
 
+@pytest.mark.parametrize(
+    ("failure", "tries", "step"),
+    [
+        (Failure.UNAVAILABLE, 11, Step.RETRY),
+        (Failure.UNAVAILABLE, 12, Step.LEAVE),
+        (Failure.NOT_CONNECTED, 12, Step.RETRY),
+        (None, 12, Step.RETRY),
+    ],
+)
+def test_a_run_tries_one_job_at_most_twelve_times(failure: Failure | None, tries: int, step: Step) -> None:
+    """Where nobody else succeeds nothing counts, and yet one job is not tried all night; connections are not tries."""
+    earlier = tuple(msgspec.structs.replace(a, failure=Failure.UNAVAILABLE) for a in life(*[None] * 20))
+    attempts = tuple(msgspec.structs.replace(a, failure=failure) for a in life(*[None] * tries))
+    assert next_step(Failure.UNAVAILABLE, (*earlier, *attempts), len(earlier), Allowance()) is step
+
+
 @pytest.mark.parametrize(("taken", "step"), [(11, Step.RETRY), (12, Step.FAIL), (13, Step.FAIL)])
 def test_a_life_has_twelve_counted_attempts(taken: int, step: Step) -> None:
     """A job that failed twelve times while others succeeded is failed, in however many runs."""
