@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 
-.PHONY: help run test soak format clean
+.PHONY: help run test soak mutants format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -24,12 +24,17 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 soak: $(VENV)/installed-dev ## the long form of the crash tests: every file operation, hundreds of kills
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q
 
+mutants: $(VENV)/installed-dev ## break the code that decides about money, one place at a time: does a test notice?
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mutmut run --max-children 2
+	$(BIN)/python tests/mutants.py
+
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove what make made; pictures and logs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -114,6 +114,13 @@ def test_a_success_helps_all_gates(desk: Desk) -> None:
     assert desk.events == [Paced("concurrency 5: answers are good", routine=True)]
 
 
+def test_successes_are_counted(desk: Desk) -> None:
+    """Every success counts, so that a job can tell whether others succeeded since its own last attempt."""
+    for _ in range(3):
+        desk.succeeds()
+    assert desk.effects.successes == 3
+
+
 def test_growth_that_is_no_whole_request_is_not_told(desk: Desk) -> None:
     """A success that does not change how many requests may be in flight is no event."""
     desk.succeeds()

@@ -204,7 +204,8 @@ def test_damage_before_the_tail_is_refused_with_its_place(
     (tmp_path / ".batchgen").mkdir()
     data = line + damage(line) + line
     (tmp_path / path).write_bytes(data)
-    with pytest.raises(UsageError, match=f"{path}:2: "), load(tmp_path):  # type: ignore[attr-defined]
+    told = f"{path}:2: .* to pay again, so mend or remove the line by hand first$"
+    with pytest.raises(UsageError, match=told), load(tmp_path):  # type: ignore[attr-defined]
         pass
     assert (tmp_path / path).read_bytes() == data
 

@@ -421,7 +421,7 @@ def ended(n: int, failure: Failure = Failure.NO_ANSWER, billed: Billed = Billed.
 def test_an_intent_without_end_is_in_doubt() -> None:
     """A request whose end nobody wrote may have been paid for and counts as a doubt."""
     (doubt,) = lives_of(intent(1)).of("a", "f1")
-    assert (doubt.n, doubt.at, doubt.failure) == (1, AT, Failure.IN_DOUBT)
+    assert (doubt.n, doubt.at, doubt.failure, doubt.message) == (1, AT, Failure.IN_DOUBT, "no end is known")
     assert (doubt.billed, doubt.counts, doubt.elapsed_s) == (Billed.MAYBE, Counts.DOUBT, 0.0)
     assert len(lives_of(intent(1)).doubtful()) == 1
 
