@@ -229,7 +229,9 @@ def test_the_graver_meaning_comes_first(status: int, message: str, code: str | N
     assert classify(status, ServerError(message, code, shaped=True), elapsed_s=SLOW_S) is failure
 
 
-@pytest.mark.parametrize("code", ["terms_policy", "filter", "insufficient_scope", "quota", "not", "invalid_state"])
+@pytest.mark.parametrize(
+    "code", ["terms_policy", "content_type", "insufficient_scope", "quota_left", "not", "invalid_state"]
+)
 def test_codes_that_only_look_alike(code: str) -> None:
     """A code that shares a word with the known ones leaves an answer what its status says."""
     said = ServerError("no", code, shaped=True)
