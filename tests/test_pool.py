@@ -584,6 +584,16 @@ def test_16_probes_come_one_at_a_time_with_growing_pauses() -> None:
     assert max(gaps) <= 65
 
 
+def test_16_a_probe_is_a_new_job_where_there_is_one() -> None:
+    """While repetitions back off, new jobs find out whether an outage is over; without any, one of them does."""
+    night = World(between(60, 200, RESET), jobs=400).run()
+    begun_s = [t for t in times(night) if t >= 60][C - 1]
+    assert {a.n for a in night.arrivals if begun_s < a.at_s < begun_s + 25} == {1}
+    nothing_new = World(first(C, RESET), jobs=C).run()
+    assert nothing_new.arrivals[C].at_s < 10
+    assert all_done(nothing_new, C)
+
+
 def test_16_after_an_outage_the_pool_starts_slowly() -> None:
     """The first request after an outage is alone; the others follow as answers come."""
     night = World(between(60, 360, says(503, after_s=0.05)), jobs=200, alive=lambda now_s: not 60 <= now_s < 360).run()
