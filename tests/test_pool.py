@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from samples import failed
 from world import (
     BAD_PICTURE,
     HANGS,
@@ -38,7 +39,7 @@ from world import (
 )
 
 from batchgen.events import Tried
-from batchgen.joblog import Ended, Intent, decode_note, encode
+from batchgen.joblog import Ended, Intent, decode_note, encode, timestamp
 from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, StorageError
 from batchgen.pool import Deadline, Pool
 from batchgen.world import Work
@@ -829,21 +830,20 @@ def test_32_a_key_that_the_server_echoes_reaches_nobody(name: str, status: int) 
 
 def test_a_failed_attempt_is_recorded_as_it_was() -> None:
     """An attempt's record says when it was sent, how long it took, what was answered, and what it cost."""
-    world = World(first(1, says(503, "busy", "overloaded", after_s=2.0)), jobs=1, price_usd=0.25, begin=NOON)
+    world = World(first(2, says(503, "busy", "overloaded", after_s=2.12345678)), jobs=1, price_usd=0.25)
     night = world.run()
-    (tried, again) = (event for event in night.events if isinstance(event, Tried))
-    told = "2026-11-22T12:00:00.000Z"
-    assert tried.attempt == Attempt(
-        1, told, 2.0, Billed.NO, http=503, failure=Failure.UNAVAILABLE, code="overloaded", message="busy", counts=None
-    )
-    assert (tried.job, tried.price_usd, tried.again, again.price_usd, again.again) == (
-        *(world.jobs[0], 0.25, False),
-        *(0.25, True),
-    )
+    job, told = world.jobs[0], [event for event in night.events if isinstance(event, Tried)]
+    for n, (tried, sent) in enumerate(zip(told[:2], night.arrivals, strict=False), 1):
+        assert tried == Tried(job, tried.attempt, 0.25, again=n > 1)
+        assert tried.attempt == Attempt(
+            *(n, timestamp(NOON + timedelta(seconds=sent.at_s)), 2.123457, Billed.NO, 503),
+            *(Failure.UNAVAILABLE, "overloaded", "busy", None),
+        )
+    assert told[2] == Tried(job, night.entries["job-0"].attempts[2], 0.25, 1, again=True)
+    assert night.entries["job-0"].attempts[:2] == tuple(event.attempt for event in told[:2])
     assert [line for line in map(decode_note, world.notes) if isinstance(line, Ended)] == [
-        Ended("job-0", world.jobs[0].fingerprint, tried.attempt, 0.25)
+        Ended("job-0", job.fingerprint, event.attempt, 0.25) for event in told[:2]
     ]
-    assert night.entries["job-0"].attempts[0] == tried.attempt
 
 
 def test_queueing_and_backing_off_are_timed_apart() -> None:
@@ -921,6 +921,16 @@ def test_backoff_grows_with_the_attempts_of_the_run() -> None:
         span_s = min(2.0**number, 60)
         assert min(drawn_s) >= 0.999 and max(drawn_s) <= max(1.25, span_s) + 0.01
         assert max(drawn_s) > 0.7 * span_s
+
+
+def test_backoff_begins_anew_with_every_run() -> None:
+    """What a job met in earlier runs does not make it wait longer in this one."""
+    for seed in range(10):
+        world = World(first(1, REFUSED_CONNECTION), jobs=1, seed=seed)
+        job = world.jobs[0]
+        world.notes += [encode(Ended(job.id, job.fingerprint, failed(Failure.NOT_CONNECTED, n))) for n in range(1, 9)]
+        begun_s, again_s = times(world.run())
+        assert 1 <= again_s - begun_s <= 1.26
 
 
 def _until_the_eighth(arrival: Arrival) -> Answer:
