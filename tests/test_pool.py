@@ -42,7 +42,7 @@ from batchgen.events import Tried
 from batchgen.joblog import Ended, Intent, decode_note, encode, timestamp
 from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, StorageError
 from batchgen.pool import Deadline, Pool
-from batchgen.world import Work
+from batchgen.world import Result, Work
 
 C = 8
 QUOTA = says(429, "You have reached your daily request limit.", "quota_exceeded")
@@ -686,6 +686,34 @@ def test_19_an_attempt_ends_at_its_deadline_and_frees_its_slot() -> None:
     night = World(only("job-3", HANGS), jobs=200, timeout_s=60).run()
     assert night.outcomes() == {"done": 199, "uncertain": 1}
     assert night.lasted_s < 400
+
+
+@pytest.mark.parametrize(("saving_s", "ended_s"), [(5.0, 15.0), (1e6, 17.0)], ids=["saved in time", "never saved"])
+def test_18_an_abort_waits_five_seconds_for_answers_that_are_being_saved(saving_s: float, ended_s: float) -> None:
+    """A picture that has come is still saved after a second signal, unless the disk takes more than five seconds."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def abort(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        loop, at_once = asyncio.get_running_loop(), deliver.submit
+        loops.append(loop)
+
+        def slowly(work: Work) -> asyncio.Future[Result]:
+            future: asyncio.Future[Result] = loop.create_future()
+            loop.call_later(saving_s, lambda: future.set_result(at_once(work).result()))
+            return future
+
+        deliver.submit = slowly  # type: ignore[method-assign]
+        await asyncio.sleep(12)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        pool.abort()
+
+    world = World(OK, jobs=1)
+    if saving_s < 100:
+        assert world.run(during=abort).outcomes() == {"done": 1}
+    else:
+        with pytest.raises(AssertionError, match="left tasks behind"):
+            world.run(during=abort)
+    assert ended_s <= loops[0].time() <= ended_s + 0.6
 
 
 _ENDS = {
