@@ -511,6 +511,13 @@ def test_15_the_retry_budget_keeps_retries_a_small_part_when_failures_are_widesp
     assert all_done(night, 400)
 
 
+def test_15_repetitions_alone_are_paid_with_tokens() -> None:
+    """Of 200 repetitions 500 tokens pay for a hundred; the others wait for successes and for the clock."""
+    night = World(lambda a: says(418, after_s=0.1) if a.n == 1 else Answer(after_s=0.1), jobs=200).run()
+    assert all_done(night, 200)
+    assert 500 <= night.lasted_s <= 700
+
+
 def test_15_an_empty_retry_budget_is_waited_for_without_spinning() -> None:
     """A retry without a token waits; the loop sleeps meanwhile instead of going round 1000 times a second."""
     night = World(lambda a: OK if a.number % 3 == 0 else says(503, after_s=0.2), jobs=500).run()
@@ -883,6 +890,9 @@ def test_queueing_and_backing_off_are_timed_apart() -> None:
     assert 30 <= behind.waited_s <= 60
     assert behind.queued_s == pytest.approx(100 - behind.waited_s, abs=0.1)
     assert behind.total_s == pytest.approx(0.2 + behind.queued_s + behind.waited_s + 100, abs=0.1)
+    for entry in World(first(2, RESET, Answer(after_s=100)), jobs=2, concurrency=1).run().entries.values():
+        spent_s = entry.timings.queued_s + entry.timings.waited_s + 0.2 + 100
+        assert entry.timings.total_s == pytest.approx(spent_s, abs=0.05)
 
 
 def test_a_stop_is_told_once_for_each_exit_code() -> None:
