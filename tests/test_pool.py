@@ -268,6 +268,14 @@ def test_11_our_own_count_of_the_day_waits_as_well() -> None:
     assert [sum(d * 86400 <= t + MIDNIGHT_S < (d + 1) * 86400 for t in times(night)) for d in range(3)] == [10, 10, 5]
 
 
+def test_11_the_server_says_when_its_day_begins() -> None:
+    """Answers carry the server's clock; where it is far from ours the day that is spent ends by the server's."""
+    date = format_datetime(NOON + timedelta(hours=2), usegmt=True)
+    night = World(lambda a: replace(OK, headers={"date": date}) if a.number < 9 else QUOTA, jobs=30).run()
+    assert any("clock differs from ours" in pace for pace in night.paces())
+    assert "opens again at 2026-11-22T22:0" in night.reason
+
+
 def test_11_a_quota_that_lasts_is_met_with_one_probe_a_day() -> None:
     """A day that is still spent after midnight costs one more request and another day of patience, not a storm."""
     night = World(between(100, MIDNIGHT_S + 86400, QUOTA), jobs=40, wait_for_quota=True).run()
