@@ -6,7 +6,7 @@ MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 SEEDS ?= 0 5000
 
-.PHONY: help run test soak nights endurance format clean
+.PHONY: help run test soak nights endurance mutants format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -34,12 +34,17 @@ endurance: $(VENV)/installed ## an hour with faults, then 100,000 jobs: does mem
 	$(BIN)/python benchmarks/soak.py hour
 	$(BIN)/python benchmarks/soak.py jobs
 
+mutants: $(VENV)/installed-dev ## break the code that decides about money, one place at a time: does a test notice?
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mutmut run --max-children 2
+	$(BIN)/python tests/mutants.py
+
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean: ## remove what make made; pictures and logs stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

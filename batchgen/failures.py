@@ -138,7 +138,7 @@ _ANY = frozenset(range(200, 600))
 # balance also "exceeds a quota", and a spent day is also "too many requests". What an error's code says holds with any
 # status; the words of a message are looser, and a rate limit's may advertise a payment page.
 _BY_CODE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
-    (Failure.REFUSED_CONTENT, _ANY, re.compile(r"content_(policy|filter|moderation)|moderation|safety|nsfw", re.I)),
+    (Failure.REFUSED_CONTENT, _ANY, re.compile(r"content_(policy|filter)|moderation|safety|nsfw", re.I)),
     (Failure.BILLING, _ANY, re.compile(r"insufficient_(quota|balance|credits?|funds)|billing|payment", re.I)),
     (Failure.QUOTA_SPENT, frozenset({200, 403, 429, 503}), re.compile(r"daily|per_day|quota_(exceeded|reached)", re.I)),
     (Failure.RATE_LIMITED, frozenset({200, 429}), re.compile(r"rate_limit|too_many_requests", re.I)),
@@ -158,10 +158,10 @@ _BY_MESSAGE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
     ),
     (
         Failure.BILLING,
-        frozenset({200, 400, 402, 403, 429}),
+        frozenset({200, 400, 403, 429}),
         re.compile(r"insufficient (quota|balance|credits?|funds)|out of credits?|balance is", re.I),
     ),
-    (Failure.BILLING, frozenset({200, 402, 403}), re.compile(r"billing|payment", re.I)),
+    (Failure.BILLING, frozenset({200, 403}), re.compile(r"billing|payment", re.I)),
     (
         Failure.QUOTA_SPENT,
         frozenset({200, 403, 429, 503}),

@@ -12,23 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
 
-# How fast a machine is says nothing about the code, and no test may fail by it.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
-
 MODEL = "black-forest-labs/FLUX.1-schnell"
+DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}
 
 # The same examples on every machine and no clock, so that a red test is a fault; `make soak` looks for new ones.
 settings.register_profile("test", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
     "soak", max_examples=10_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# Whether a mutant lives needs no smallest example, and must not depend on luck.
+settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
 settings.load_profile("soak" if os.environ.get("BATCHGEN_SOAK") == "1" else "test")
-DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}
 
 
 @pytest.fixture(autouse=True)

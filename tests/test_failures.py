@@ -139,6 +139,108 @@ def test_what_the_words_say(status: int, message: str, code: str | None, failure
     assert classify(status, ServerError(message, code, shaped=True), elapsed_s=SLOW_S) is failure
 
 
+# What an error's code (words apart by blanks) or message (by commas) may say, and the statuses it is believed with.
+ALL = frozenset(range(200, 600))
+SPENT_STATUSES = frozenset({200, 403, 429, 503})
+CODES: list[tuple[Failure, frozenset[int], str]] = [
+    (Failure.REFUSED_CONTENT, ALL, "content_policy content_filter content_moderation moderation safety nsfw"),
+    (Failure.BILLING, ALL, "insufficient_quota insufficient_balance insufficient_credit insufficient_credits"),
+    (Failure.BILLING, ALL, "insufficient_funds billing payment"),
+    (Failure.QUOTA_SPENT, SPENT_STATUSES, "daily per_day quota_exceeded quota_reached"),
+    (Failure.RATE_LIMITED, frozenset({200, 429}), "rate_limit too_many_requests"),
+    (Failure.UNAUTHORIZED, frozenset({200}), "unauthorized invalid_key invalid_api_key authentication"),
+    (Failure.NOT_FOUND, frozenset({200}), "not_found"),
+    (Failure.BAD_REQUEST, frozenset({200}), "bad_request invalid_request invalid_param invalid_value validation"),
+]
+_CONTENT, _MONEY = frozenset({200, 400, 403, 422, 451}), frozenset({200, 400, 402, 403, 429})
+MESSAGES: list[tuple[Failure, frozenset[int], str]] = [
+    (Failure.REFUSED_CONTENT, _CONTENT, "content policy, content filter, content moderation, content_policy, nsfw"),
+    (Failure.REFUSED_CONTENT, _CONTENT, "safety system, safety filter, safety policy, safety reasons"),
+    (Failure.REFUSED_CONTENT, _CONTENT, "flagged by, flagged as, blocked by, blocked as, rejected by, rejected as"),
+    (Failure.REFUSED_CONTENT, _CONTENT, "violates our policy, violates guidelines"),
+    (Failure.REFUSED_CONTENT, _CONTENT, f"violates {'x' * 39} policy"),
+    (Failure.BILLING, _MONEY, "insufficient quota, insufficient balance, insufficient credit, insufficient credits"),
+    (Failure.BILLING, _MONEY, "insufficient funds, out of credit, out of credits, balance is"),
+    (Failure.BILLING, frozenset({200, 402, 403}), "billing, payment"),
+    (Failure.QUOTA_SPENT, SPENT_STATUSES, "daily, per day, per-day, a day, each day, this day, for today"),
+    (
+        Failure.QUOTA_SPENT,
+        SPENT_STATUSES,
+        "24h, 24 h, 24hours, 24 hours, quota exceeded, quota reached, quota exhausted",
+    ),
+    (Failure.RATE_LIMITED, frozenset({200}), "rate limit, too many requests"),
+]
+BELIEVED = [(failure, statuses, word, None) for failure, statuses, words in CODES for word in words.split()] + [
+    (failure, statuses, None, words) for failure, statuses, said in MESSAGES for words in said.split(", ")
+]
+
+
+@pytest.mark.parametrize(
+    ("failure", "statuses", "code", "message"), BELIEVED, ids=[f"{row[2] or ''}:{row[3] or ''}" for row in BELIEVED]
+)
+def test_which_words_are_believed_with_which_status(
+    failure: Failure, statuses: frozenset[int], code: str | None, message: str | None
+) -> None:
+    """Every known word means its failure with exactly its statuses; with all others it changes nothing."""
+    for spelled in (str.lower, str.upper):
+        said = ServerError(spelled(f"Sorry: {message or 'no'}."), code and spelled(f"an_{code}_error"), shaped=True)
+        plain = ServerError("no", shaped=True)
+        for status in range(200, 601):
+            expected = failure if status in statuses else classify(status, plain, elapsed_s=SLOW_S)
+            assert (status, classify(status, said, elapsed_s=SLOW_S)) == (status, expected)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param("24 hits in a minute", id="24 and a word"),
+        pytest.param("Retry in 24hx", id="24h and a letter"),
+        pytest.param("quota of this minute", id="a quota of another time"),
+        pytest.param("your balance", id="a balance that is not told"),
+        pytest.param(f"violates {'x' * 40} policy", id="a policy far away"),
+        pytest.param("violates the rules", id="rules of any kind"),
+        pytest.param("content is missing", id="content of any kind"),
+        pytest.param("flagged twice", id="flagged by nobody"),
+        pytest.param("sent by you", id="anything by somebody"),
+        pytest.param("insufficient permissions", id="a lack of anything"),
+        pytest.param("on that day", id="a day of any kind"),
+    ],
+)
+def test_words_that_only_look_alike(message: str) -> None:
+    """Words near to the known ones leave an answer what its status says."""
+    said = ServerError(message, shaped=True)
+    meant = {200: Failure.API_FAILED, 403: Failure.FORBIDDEN, 429: Failure.RATE_LIMITED}
+    assert {status: classify(status, said, elapsed_s=SLOW_S) for status in meant} == meant
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "failure"),
+    [
+        pytest.param(429, "no", "insufficient_quota_exceeded", Failure.BILLING, id="money before day, by code"),
+        pytest.param(429, "no", "daily_rate_limit", Failure.QUOTA_SPENT, id="day before minute, by code"),
+        pytest.param(403, "Blocked by us; see billing", None, Failure.REFUSED_CONTENT, id="content before money"),
+        pytest.param(429, "Insufficient balance: quota exceeded", None, Failure.BILLING, id="money before day"),
+        pytest.param(403, "Payment due for your daily use", None, Failure.BILLING, id="payment before day"),
+        pytest.param(200, "Too many requests for today", None, Failure.QUOTA_SPENT, id="day before minute"),
+    ],
+)
+def test_the_graver_meaning_comes_first(status: int, message: str, code: str | None, failure: Failure) -> None:
+    """Where the words of an error have two meanings, the one that a pause would not mend is believed."""
+    assert classify(status, ServerError(message, code, shaped=True), elapsed_s=SLOW_S) is failure
+
+
+@pytest.mark.parametrize(
+    "code", ["terms_policy", "content_type", "insufficient_scope", "quota_left", "not", "invalid_state"]
+)
+def test_codes_that_only_look_alike(code: str) -> None:
+    """A code that shares a word with the known ones leaves an answer what its status says."""
+    said = ServerError("no", code, shaped=True)
+    assert [classify(status, said, elapsed_s=SLOW_S) for status in (200, 403)] == [
+        Failure.API_FAILED,
+        Failure.FORBIDDEN,
+    ]
+
+
 @pytest.mark.parametrize("status", [409, 424, 429, 500, 503])
 def test_a_content_refusal_by_code_holds_with_any_status(status: int) -> None:
     """A refusal of the content is never sent again, whatever status the server chose for it."""
@@ -153,6 +255,13 @@ def test_advice_in_a_rate_limit_is_no_refusal_of_the_account() -> None:
         " account at https://platform.example.com/account/billing to increase your rate limit."
     )
     assert failure_of(429, encode_error(message, "rate_limit_exceeded")) is Failure.RATE_LIMITED
+
+
+def test_a_code_says_more_than_a_message() -> None:
+    """A per-minute limit by its code is one, though its message also tells of the daily limit."""
+    body = encode_error("Slow down: 5 images a minute, 1000 a day.", "rate_limit_exceeded")
+    assert failure_of(429, body) is Failure.RATE_LIMITED
+    assert failure_of(429, encode_error("Slow down: 5 images a minute, 1000 a day.")) is Failure.QUOTA_SPENT
 
 
 @pytest.mark.parametrize(
@@ -358,6 +467,22 @@ def test_earlier_runs_do_not_count_against_a_run() -> None:
     assert next_step(Failure.UNAVAILABLE, attempts, 0, Allowance()) is Step.LEAVE
     assert next_step(Failure.UNAVAILABLE, attempts, 4, Allowance()) is Step.LEAVE
     assert next_step(Failure.UNAVAILABLE, attempts, 5, Allowance()) is Step.RETRY
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries", "step"),
+    [
+        (Failure.UNAVAILABLE, 11, Step.RETRY),
+        (Failure.UNAVAILABLE, 12, Step.LEAVE),
+        (Failure.NOT_CONNECTED, 12, Step.RETRY),
+        (None, 12, Step.RETRY),
+    ],
+)
+def test_a_run_tries_one_job_at_most_twelve_times(failure: Failure | None, tries: int, step: Step) -> None:
+    """Where nobody else succeeds nothing counts, and yet one job is not tried all night; connections are not tries."""
+    earlier = tuple(msgspec.structs.replace(a, failure=Failure.UNAVAILABLE) for a in life(*[None] * 20))
+    attempts = tuple(msgspec.structs.replace(a, failure=failure) for a in life(*[None] * tries))
+    assert next_step(Failure.UNAVAILABLE, (*earlier, *attempts), len(earlier), Allowance()) is step
 
 
 @pytest.mark.parametrize(("taken", "step"), [(11, Step.RETRY), (12, Step.FAIL), (13, Step.FAIL)])

@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, exclusive, read_state
 from batchgen.joblog import Ended, Intent
+from batchgen.layout import superseded
 from batchgen.model import (
     Billed,
     Counts,
@@ -137,6 +138,17 @@ def test_a_line_cut_at_any_byte_is_mended(
         torn.unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("path", [LOG, ATTEMPTS])
+def test_a_file_with_nothing_but_a_torn_line_is_emptied(tmp_path: Path, path: str) -> None:
+    """A crash within the very first line leaves an empty file, and the whole line is kept beside it."""
+    (tmp_path / ".batchgen").mkdir()
+    (tmp_path / path).write_bytes(b'{"job":"hal')
+    with opened(tmp_path) as folder:
+        assert folder.fold.jobs == 0
+    assert (tmp_path / path).read_bytes() == b""
+    assert (tmp_path / f".batchgen/{Path(path).name}.torn").read_bytes() == b'{"job":"hal\n'
+
+
 def test_a_mended_file_goes_on_with_whole_lines(tmp_path: Path) -> None:
     """What is appended after a repair begins on a line of its own, and nothing is left to mend the next time."""
     log(tmp_path, done(id="a"))
@@ -192,7 +204,8 @@ def test_damage_before_the_tail_is_refused_with_its_place(
     (tmp_path / ".batchgen").mkdir()
     data = line + damage(line) + line
     (tmp_path / path).write_bytes(data)
-    with pytest.raises(UsageError, match=f"{path}:2: "), load(tmp_path):  # type: ignore[attr-defined]
+    told = f"{path}:2: .* to pay again, so mend or remove the line by hand first$"
+    with pytest.raises(UsageError, match=told), load(tmp_path):  # type: ignore[attr-defined]
         pass
     assert (tmp_path / path).read_bytes() == data
 
@@ -271,6 +284,49 @@ def test_done_beats_a_later_failure_of_the_same_request(tmp_path: Path) -> None:
     """A picture that is there stays the job's, whatever a later try for the same request came to."""
     put(tmp_path, "images/a.png", b"one")
     log(tmp_path, done(b"one"), msgspec.structs.replace(ended("a", Outcome.FAILED), finished_at=LATER))
+    assert standing(tmp_path, job("a")) is Standing.DONE
+
+
+@pytest.mark.parametrize("load", [opened, looked_at], ids=["writer", "reader"])
+@pytest.mark.parametrize("length", [0, 4000, 4096, 5000, 16_384, 100_000])
+def test_a_line_of_any_length_is_found_again(
+    tmp_path: Path, length: int, load: Callable[[Path], AbstractContextManager[Records]]
+) -> None:
+    """Whoever looks at a folder reads back whole entries from the middle of its log, however long their prompts."""
+    wanted = msgspec.structs.replace(done(), request={"prompt": "x" * length})
+    put(tmp_path, "images/a.png", b"one")
+    log(tmp_path, done(id="before"), wanted, done(id="after"))
+    note(tmp_path, intent("b"))
+    with load(tmp_path) as records:
+        assert records.standing(job("a")) is Standing.DONE
+        assert records.entry("a", "f1") == wanted
+        assert records.entry("a", "f2") is None
+        assert records.last_n("a", "f1") == 1
+        assert len(records.lives.of("b", "f1")) == 1
+
+
+def test_a_short_line_is_found_without_reading_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To look up one entry costs a few kilobytes, however much of the log follows it."""
+    put(tmp_path, "images/a.png", b"one")
+    log(tmp_path, done(), *(done(id=f"after-{number}") for number in range(100)))
+    asked_bytes: list[int] = []
+    with looked_at(tmp_path) as records:
+        read_at = records.files.read_at
+
+        def counting(handle: int, offset: int, size: int) -> bytes:
+            asked_bytes.append(size)
+            return read_at(handle, offset, size)
+
+        monkeypatch.setattr(records.files, "read_at", counting)
+        assert records.standing(job("a")) is Standing.DONE
+    assert 0 < sum(asked_bytes) <= 8192
+
+
+def test_a_copy_among_the_superseded_does_not_hide_a_picture(tmp_path: Path) -> None:
+    """A picture that is in its place, and that no other entry could have put there, is the job's."""
+    put(tmp_path, "images/a.png", b"one")
+    put(tmp_path, superseded("images/a.png", "f1", hashlib.sha256(b"one").hexdigest()), b"one")
+    log(tmp_path, done(b"one"))
     assert standing(tmp_path, job("a")) is Standing.DONE
 
 

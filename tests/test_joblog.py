@@ -362,6 +362,9 @@ def test_attempts_are_numbered_over_a_life() -> None:
     row = fold.row("a", "f1")
     assert row is not None
     assert (row.outcome, row.last_n) == (DONE, 7)
+    never = fold_of((encode(entry(attempts=())), 0)).row("a", "f1")
+    assert never is not None
+    assert never.last_n == 0
     huge = fold_of((encode(entry(attempts=(attempt(10**9),))), 0)).row("a", "f1")
     assert huge is not None
     assert huge.last_n == 0xFFFF
@@ -417,7 +420,7 @@ def ended(n: int, failure: Failure = Failure.NO_ANSWER, billed: Billed = Billed.
 def test_an_intent_without_end_is_in_doubt() -> None:
     """A request whose end nobody wrote may have been paid for and counts as a doubt."""
     (doubt,) = lives_of(intent(1)).of("a", "f1")
-    assert (doubt.n, doubt.at, doubt.failure) == (1, AT, Failure.IN_DOUBT)
+    assert (doubt.n, doubt.at, doubt.failure, doubt.message) == (1, AT, Failure.IN_DOUBT, "no end is known")
     assert (doubt.billed, doubt.counts, doubt.elapsed_s) == (Billed.MAYBE, Counts.DOUBT, 0.0)
     assert len(lives_of(intent(1)).doubtful()) == 1
 
@@ -458,6 +461,12 @@ def test_prepared_entries(logged: int, kept: bool) -> None:
     lives = lives_of(prepared(written, encode(written)), logged=logged)
     assert lives.prepared == ({("a", "f1"): encode(written)} if kept else {})
     assert lives.of("a", "f1") == ()
+
+
+def test_a_prepared_entry_without_attempts_is_no_news() -> None:
+    """An entry that tells of no request, as of a picture brought back, cannot have lost its log line."""
+    written = entry(attempts=())
+    assert lives_of(prepared(written, encode(written))).prepared == {}
 
 
 def test_a_finished_job_is_forgotten() -> None:

@@ -15,6 +15,7 @@ from batchgen.pacing import (
     BARREN_COOLDOWNS,
     BARREN_S,
     DEFAULT_COOLDOWN_S,
+    MAX_GROWN_COOLDOWN_S,
     PROBE_PAUSES_S,
     QUOTA_HINT_S,
     RETRY_COST,
@@ -114,6 +115,10 @@ def test_no_header_is_no_answer() -> None:
 @pytest.mark.parametrize(
     ("text", "ahead_s"),
     [
+        pytest.param("Tue, 24 Nov 2026 12:00:00 GMT", 172800.0, id="48 hours ahead"),
+        pytest.param("Tue, 24 Nov 2026 12:00:01 GMT", None, id="over 48 hours ahead"),
+        pytest.param("Fri, 20 Nov 2026 12:00:00 GMT", -172800.0, id="48 hours behind"),
+        pytest.param("Fri, 20 Nov 2026 11:59:59 GMT", None, id="over 48 hours behind"),
         pytest.param("Sun, 22 Nov 2026 12:00:30 GMT", 30.0, id="ahead"),
         pytest.param("Sun, 22 Nov 2026 11:59:00 GMT", -60.0, id="behind"),
         pytest.param("Sun, 22 Nov 2026 13:00:00 +0100", 0.0, id="another zone"),
@@ -351,6 +356,27 @@ def test_tickets_without_a_pace_do_not_grow_old() -> None:
     assert tickets.take_unused() == 0
 
 
+def test_a_ticket_is_waited_for_however_short() -> None:
+    """Half a second too early is too early."""
+    tickets = Tickets()
+    tickets.add(100.0, Lease((0.5,)))
+    assert tickets.hold(100.0) == Hold(0.5, "requests per minute")
+
+
+def test_yesterdays_tickets_mean_nothing_today() -> None:
+    """What was leased, lapsed or spent on another UTC day is counted there: it is neither used, nor given back."""
+    tickets, day = Tickets(), grant(AccountState(), Pace(60), 2, NOON)[1]
+    assert day.day == "2026-11-22"
+    tickets.add(100.0, day)
+    tickets.hold(103.5)
+    tickets.turn("2026-11-22")
+    tickets.turn("")
+    assert (len(tickets.times_s), tickets.stale) == (1, 1)
+    tickets.spent = True
+    tickets.turn("2026-11-23")
+    assert (len(tickets.times_s), tickets.spent, tickets.take_unused()) == (0, False, 0)
+
+
 def sent_by_a_run(limit: int, arrivals_s: list[float]) -> list[float]:
     """When requests that arrive at these times leave a run that leases ahead as the pool does."""
     pace, state, tickets, now_s, sent_s = Pace(limit), AccountState(), Tickets(), 0.0, list[float]()
@@ -480,7 +506,7 @@ def test_a_success_makes_pauses_short_again() -> None:
 
 
 def test_when_pauses_are_hopeless() -> None:
-    """Five pauses over at least two minutes without a success mean the day, fewer or quicker ones the minute."""
+    """Five pauses over at least fifteen minutes without a success mean the day, fewer or quicker ones the minute."""
     cooldown = Cooldown()
     for number in range(BARREN_COOLDOWNS):
         assert not cooldown.hopeless(1e9)
@@ -658,6 +684,7 @@ def test_a_success_closes_the_breaker() -> None:
     breaker.probe()
     assert breaker.succeeded()
     assert not breaker.succeeded()
+    assert not breaker.probing
     breaker.probe_ended(130.0)
     assert breaker.hold(130.0) is None
     assert breaker.open_for_s(999.0) == 0.0
@@ -845,7 +872,8 @@ def test_the_day_is_the_servers(utc: str, skew_s: float, closed_until: str) -> N
 
 def test_the_numbers_that_are_promised() -> None:
     """Thresholds that the documentation names are what it says."""
-    assert (BARREN_COOLDOWNS, DEFAULT_COOLDOWN_S) == (5, 15.0)
+    assert (BARREN_COOLDOWNS, BARREN_S, DEFAULT_COOLDOWN_S, MAX_GROWN_COOLDOWN_S) == (5, 900.0, 15.0, 120.0)
+    assert (RETRY_TOKENS, RETRY_COST, RetryBudget().per_second) == (500.0, 5.0, 0.5)
     assert (QUOTA_HINT_S, ABSURD_S) == (3600.0, 48 * 3600.0)
 
 

@@ -6,17 +6,21 @@ Nothing here waits: see `world`.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
+from samples import failed
 from world import (
     BAD_PICTURE,
     HANGS,
     KEY,
+    MODEL,
     NOON,
     OK,
     PAGE,
@@ -32,14 +36,16 @@ from world import (
     between,
     json,
     most_in_window,
+    picture,
     says,
 )
 
 from batchgen.events import Tried
-from batchgen.joblog import Intent, encode
-from batchgen.model import Billed, Counts, ExitCode, Failure, Job, StorageError
-from batchgen.pool import Pool
-from batchgen.world import Work
+from batchgen.joblog import Ended, Intent, decode_note, encode, timestamp
+from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, StorageError
+from batchgen.pool import Deadline, Pool
+from batchgen.protocol import Drawn, nebula
+from batchgen.world import Result, Work
 
 C = 8
 QUOTA = says(429, "You have reached your daily request limit.", "quota_exceeded")
@@ -265,6 +271,14 @@ def test_11_our_own_count_of_the_day_waits_as_well() -> None:
     assert [sum(d * 86400 <= t + MIDNIGHT_S < (d + 1) * 86400 for t in times(night)) for d in range(3)] == [10, 10, 5]
 
 
+def test_11_the_server_says_when_its_day_begins() -> None:
+    """Answers carry the server's clock; where it is far from ours the day that is spent ends by the server's."""
+    date = format_datetime(NOON + timedelta(hours=2), usegmt=True)
+    night = World(lambda a: replace(OK, headers={"date": date}) if a.number < 9 else QUOTA, jobs=30).run()
+    assert any("clock differs from ours" in pace for pace in night.paces())
+    assert "opens again at 2026-11-22T22:0" in night.reason
+
+
 def test_11_a_quota_that_lasts_is_met_with_one_probe_a_day() -> None:
     """A day that is still spent after midnight costs one more request and another day of patience, not a storm."""
     night = World(between(100, MIDNIGHT_S + 86400, QUOTA), jobs=40, wait_for_quota=True).run()
@@ -351,6 +365,23 @@ def test_15_a_last_job_that_always_fails_is_left_for_another_run() -> None:
     assert night.outcomes() == {"done": 11}
     assert night.exit_code is ExitCode.WORK_LEFT
     assert night.lasted_s < 900
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(RESET, 1), (BAD_PICTURE, 1), (says(503), 0)])
+def test_12_what_was_paid_in_vain_is_durable_before_the_job_is_repeated(answer: Answer, kept: int) -> None:
+    """A power cut between two requests for a job makes no ration forgotten; what cost nothing is not waited for."""
+    world = World(lambda a: answer if (a.job, a.n) == ("job-3", 1) else OK, jobs=6)
+    night = world.run()
+    assert all_done(night, 6)
+    again = next(a.number for a in world.arrivals if (a.job, a.n) == ("job-3", 2))
+    assert sum(number < again for number in world.kept) == len(world.kept) == kept
+
+
+def test_12_an_answer_with_more_pictures_than_asked_for_is_paid_from_the_budget() -> None:
+    """What was billed counts, not what was expected: the budget knows of every picture that came."""
+    two = nebula.encode_answer(MODEL, [Drawn(picture(n), n, 1.0) for n in range(2)])
+    night = World(Answer(body=two), jobs=10, price_usd=1.0, max_cost_usd=5.0, concurrency=1).run()
+    assert (len(night.arrivals), night.exit_code.value) == (3, 4)
 
 
 def test_12_backoff_after_an_unknown_answer_is_at_least_30_s() -> None:
@@ -508,6 +539,15 @@ def test_15_the_retry_budget_keeps_retries_a_small_part_when_failures_are_widesp
     assert all_done(night, 400)
 
 
+def test_15_repetitions_alone_are_paid_with_tokens() -> None:
+    """Of 300 repetitions 500 tokens pay for a hundred; the others wait for successes and for the clock."""
+    third = {f"job-{n}" for n in range(1, 900, 3)}
+    quick = Answer(after_s=0.1)
+    night = World(lambda a: says(418, after_s=0.1) if a.n == 1 and a.job in third else quick, jobs=900).run()
+    assert all_done(night, 900)
+    assert 150 <= night.lasted_s <= 300
+
+
 def test_15_an_empty_retry_budget_is_waited_for_without_spinning() -> None:
     """A retry without a token waits; the loop sleeps meanwhile instead of going round 1000 times a second."""
     night = World(lambda a: OK if a.number % 3 == 0 else says(503, after_s=0.2), jobs=500).run()
@@ -580,6 +620,16 @@ def test_16_probes_come_one_at_a_time_with_growing_pauses() -> None:
     gaps = [b - a for a, b in pairwise(probes)]
     assert all(later >= earlier * 0.99 for earlier, later in pairwise(gaps))
     assert max(gaps) <= 65
+
+
+def test_16_a_probe_is_a_new_job_where_there_is_one() -> None:
+    """While repetitions back off, new jobs find out whether an outage is over; without any, one of them does."""
+    night = World(between(60, 200, RESET), jobs=400).run()
+    begun_s = [t for t in times(night) if t >= 60][C - 1]
+    assert {a.n for a in night.arrivals if begun_s < a.at_s < begun_s + 25} == {1}
+    nothing_new = World(first(C, RESET), jobs=C).run()
+    assert nothing_new.arrivals[C].at_s < 10
+    assert all_done(nothing_new, C)
 
 
 def test_16_after_an_outage_the_pool_starts_slowly() -> None:
@@ -673,6 +723,68 @@ def test_19_an_attempt_ends_at_its_deadline_and_frees_its_slot() -> None:
     night = World(only("job-3", HANGS), jobs=200, timeout_s=60).run()
     assert night.outcomes() == {"done": 199, "uncertain": 1}
     assert night.lasted_s < 400
+
+
+@pytest.mark.parametrize(("saving_s", "ended_s"), [(5.0, 15.0), (1e6, 17.0)], ids=["saved in time", "never saved"])
+def test_18_an_abort_waits_five_seconds_for_answers_that_are_being_saved(saving_s: float, ended_s: float) -> None:
+    """A picture that has come is still saved after a second signal, unless the disk takes more than five seconds."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def abort(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        loop, at_once = asyncio.get_running_loop(), deliver.submit
+        loops.append(loop)
+
+        def slowly(work: Work) -> asyncio.Future[Result]:
+            future: asyncio.Future[Result] = loop.create_future()
+            loop.call_later(saving_s, lambda: future.set_result(at_once(work).result()))
+            return future
+
+        deliver.submit = slowly  # type: ignore[method-assign]
+        await asyncio.sleep(12)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        pool.abort()
+
+    world = World(OK, jobs=1)
+    if saving_s < 100:
+        assert world.run(during=abort).outcomes() == {"done": 1}
+    else:
+        with pytest.raises(AssertionError, match="left tasks behind"):
+            world.run(during=abort)
+    assert ended_s <= loops[0].time() <= ended_s + 0.6
+
+
+_ENDS = {
+    "max-runtime": Deadline("the time is over", end_s=200.0),
+    "until": Deadline("the time is over", utc=NOON + timedelta(seconds=200)),
+}
+
+
+@pytest.mark.parametrize("deadline", _ENDS.values(), ids=_ENDS)
+@pytest.mark.parametrize("slow_s", [10, 40])
+def test_19_nothing_is_sent_that_would_end_after_the_deadline(deadline: Deadline, slow_s: float) -> None:
+    """Requests leave as long as one that takes as long as usual, slow ones counted, ends in time; then exit 4."""
+    world = World(lambda a: Answer(after_s=slow_s if a.number % 8 == 0 else 10), jobs=500)
+    world.deadline = deadline
+    night = world.run()
+    assert (night.exit_code, night.reason) == (ExitCode.WORK_LEFT, "the time is over")
+    assert 200 - slow_s - 15 < max(times(night)) < 200 - slow_s
+    assert night.outcomes() == {"done": len(night.arrivals)}
+    assert night.ended_s <= 200
+
+
+@pytest.mark.parametrize("deadline", _ENDS.values(), ids=_ENDS)
+@pytest.mark.parametrize(
+    "react",
+    [lambda a: says(429, retry_after="3000"), lambda a: REFUSED_CONNECTION, lambda a: QUOTA],
+    ids=["cooldown", "outage", "quota wait"],
+)
+def test_19_a_deadline_is_kept_while_everybody_waits(deadline: Deadline, react: React) -> None:
+    """A run that only waits ends at its deadline too, within half a minute."""
+    world = World(react, jobs=50, wait_for_quota=True)
+    world.deadline = deadline
+    night = world.run()
+    assert (night.exit_code, night.reason) == (ExitCode.WORK_LEFT, "the time is over")
+    assert 200 <= night.ended_s <= 230
 
 
 class _Stumbling(SimServer):
@@ -776,6 +888,177 @@ def test_32_a_key_that_the_server_echoes_reaches_nobody(name: str, status: int) 
     night = world.run()
     told = night.reason + repr(night.events) + repr(world.log) + repr(world.notes)
     assert KEY[:12] not in told
+
+
+# What the pool tells and writes down
+
+
+def test_a_failed_attempt_is_recorded_as_it_was() -> None:
+    """An attempt's record says when it was sent, how long it took, what was answered, and what it cost."""
+    world = World(first(2, says(503, "busy", "overloaded", after_s=2.12345678)), jobs=1, price_usd=0.25)
+    night = world.run()
+    job, told = world.jobs[0], [event for event in night.events if isinstance(event, Tried)]
+    for n, (tried, sent) in enumerate(zip(told[:2], night.arrivals, strict=False), 1):
+        assert tried == Tried(job, tried.attempt, 0.25, again=n > 1)
+        assert tried.attempt == Attempt(
+            *(n, timestamp(NOON + timedelta(seconds=sent.at_s)), 2.123457, Billed.NO, 503),
+            *(Failure.UNAVAILABLE, "overloaded", "busy", None),
+        )
+    assert told[2] == Tried(job, night.entries["job-0"].attempts[2], 0.25, 1, again=True)
+    assert night.entries["job-0"].attempts[:2] == tuple(event.attempt for event in told[:2])
+    assert [line for line in map(decode_note, world.notes) if isinstance(line, Ended)] == [
+        Ended("job-0", job.fingerprint, event.attempt, 0.25) for event in told[:2]
+    ]
+
+
+def test_queueing_and_backing_off_are_timed_apart() -> None:
+    """An entry tells how long its job waited for its turn and how long after a failure, and both fit its whole time."""
+    night = World(first(1, RESET, Answer(after_s=100)), jobs=2, concurrency=1).run()
+    alone, behind = (night.entries[job].timings for job in ("job-1", "job-0"))
+    assert alone.queued_s == pytest.approx(0.2, abs=0.05)
+    assert alone.waited_s == 0.0
+    assert 30 <= behind.waited_s <= 60
+    assert behind.queued_s == pytest.approx(100 - behind.waited_s, abs=0.1)
+    assert behind.total_s == pytest.approx(0.2 + behind.queued_s + behind.waited_s + 100, abs=0.1)
+    for entry in World(first(2, RESET, Answer(after_s=100)), jobs=2, concurrency=1).run().entries.values():
+        spent_s = entry.timings.queued_s + entry.timings.waited_s + 0.2 + 100
+        assert entry.timings.total_s == pytest.approx(spent_s, abs=0.05)
+
+
+def test_a_stop_is_told_once_for_each_exit_code() -> None:
+    """Of several reasons with the same exit code the first is the run's; one with another code stands beside it."""
+
+    async def stop(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(33)
+        pool.stop(ExitCode.SIGTERM, "ended by SIGTERM")
+        pool.stop(ExitCode.SIGTERM, "ended by SIGTERM again")
+        pool.stop(ExitCode.STORAGE, "the disk is full")
+
+    assert World(jobs=100).run(during=stop).reason == "ended by SIGTERM; the disk is full"
+
+
+def test_an_aborted_request_is_told_as_a_doubt() -> None:
+    """What was in flight at an abort is told with the number of its attempt, as perhaps paid."""
+
+    async def abort(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(5)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        pool.abort()
+
+    world = World(HANGS, jobs=3, price_usd=0.25)
+    (doubt,) = (event for event in world.run(during=abort).events if isinstance(event, Tried))
+    assert doubt == Tried(
+        world.jobs[0], Attempt(1, "2026-11-22T12:00:05.000Z", 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT), 0.25
+    )
+
+
+# Backoff
+
+
+@pytest.mark.parametrize(
+    ("answer", "least_s", "most_s"),
+    [
+        pytest.param(says(503), 1, 2, id="a second"),
+        pytest.param(says(503, retry_after="40"), 40, 50, id="as asked"),
+        pytest.param(says(503, retry_after="0.2"), 1, 2, id="at least a second"),
+        pytest.param(says(503, retry_after="9000"), 3600, 4500, id="at most an hour"),
+        pytest.param(Answer(200, PAGE, after_s=8), 60, 75, id="a captive portal"),
+        pytest.param(Answer(failure=Failure.TOO_MANY_FILES, after_s=0.1), 5, 6.25, id="no handles left"),
+        pytest.param(RATE, 1.5, 2.7, id="the common pause and a little more"),
+    ],
+)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_how_long_a_job_waits_after_its_first_failure(answer: Answer, least_s: float, most_s: float, seed: int) -> None:
+    """A repetition waits as long as its failure needs and the server asked, and a little more by chance."""
+    night = World(first(1, answer), jobs=1, seed=seed, wait_for_quota=True).run()
+    begun_s, again_s = times(night)
+    assert least_s <= again_s - begun_s - answer.after_s <= most_s
+    assert all_done(night, 1)
+
+
+def test_backoff_grows_with_the_attempts_of_the_run() -> None:
+    """The time before a repetition is drawn from a span that doubles with every attempt of this run, up to a minute."""
+    gaps_s = [
+        [
+            later_s - earlier_s
+            for earlier_s, later_s in pairwise(times(World(_until_the_eighth, jobs=1, seed=seed).run()))
+        ]
+        for seed in range(20)
+    ]
+    for number, drawn_s in enumerate(zip(*gaps_s, strict=True)):
+        span_s = min(2.0**number, 60)
+        assert min(drawn_s) >= 0.999 and max(drawn_s) <= max(1.25, span_s) + 0.01
+        assert max(drawn_s) > 0.7 * span_s
+
+
+def test_backoff_begins_anew_with_every_run() -> None:
+    """What a job met in earlier runs does not make it wait longer in this one."""
+    for seed in range(10):
+        world = World(first(1, REFUSED_CONNECTION), jobs=1, seed=seed)
+        job = world.jobs[0]
+        world.notes += [encode(Ended(job.id, job.fingerprint, failed(Failure.NOT_CONNECTED, n))) for n in range(1, 9)]
+        begun_s, again_s = times(world.run())
+        assert 1 <= again_s - begun_s <= 1.26
+
+
+def _until_the_eighth(arrival: Arrival) -> Answer:
+    return OK if arrival.n == 8 else REFUSED_CONNECTION
+
+
+def test_after_a_rate_limit_another_job_tries_the_way() -> None:
+    """The refused job may be the reason for the refusal, so the first request after the pause is another's."""
+    night = World(first(1, RATE), jobs=3).run()
+    assert [a.job for a in night.arrivals][:2] == ["job-0", "job-1"]
+
+
+# Jobs that cannot be sent, storage that does not answer, and what an answer really cost
+
+
+class _Changed(SimServer):
+    """Finds that the picture a job starts from is not what it was."""
+
+    async def prepare(self, job: Job) -> bytes:
+        if job.id == "job-3":
+            raise InputChanged("cat.png was changed")
+        return await super().prepare(job)
+
+
+def test_a_job_whose_input_changed_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that cannot be sent any more stays pending, with the reason, and takes nothing from the limits."""
+    monkeypatch.setattr("world.SimServer", _Changed)
+    night = World(jobs=6, concurrency=1, max_requests=5, max_cost_usd=1.25, price_usd=0.25).run()
+    assert night.outcomes() == {"done": 5}
+    assert [(left.job.id, left.failure, left.message) for left in night.left()] == [
+        ("job-3", Failure.INPUT_CHANGED, "cat.png was changed")
+    ]
+    assert night.exit_code is ExitCode.WORK_LEFT and not night.reason
+
+
+def test_storage_that_never_answers_ends_the_run() -> None:
+    """When no answer could be saved for the time of a request and twelve minutes more, the run ends with exit 7."""
+
+    pools: list[Pool] = []
+
+    async def freeze(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        pools.append(pool)
+        await asyncio.sleep(55)
+        never = asyncio.get_running_loop().create_future()
+        deliver.submit = lambda work: never  # type: ignore[method-assign]
+
+    with pytest.raises(AssertionError, match="left tasks behind"):
+        World(jobs=100, timeout_s=180).run(during=freeze)
+    (stop,) = pools[0].stops
+    assert stop.exit_code is ExitCode.STORAGE
+    waited_s = int(re.fullmatch(r"nothing could be saved for (\d+) s", stop.reason)[1])  # type: ignore[index]
+    assert 180 + 720 <= waited_s <= 180 + 720 + 31
+
+
+@pytest.mark.parametrize(("limit_usd", "requests"), [(1.0, 3), (0.99, 2), (0.5, 1), (0.49, 0)])
+def test_a_request_for_two_pictures_is_counted_as_two_until_it_is_answered(limit_usd: float, requests: int) -> None:
+    """A request must fit the budget with all the pictures that it asks for; what came instead corrects it."""
+    world = World(jobs=5, max_cost_usd=limit_usd, price_usd=0.25, concurrency=1)
+    world.jobs = [msgspec.structs.replace(job, request={"prompt": "x", "n": 2}) for job in world.jobs]
+    assert len(world.run().arrivals) == requests
 
 
 def test_events_add_up() -> None:

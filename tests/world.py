@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -329,6 +328,7 @@ class World:
         self.log: list[bytes] = []
         self.notes: list[bytes] = []
         self.arrivals: list[Arrival] = []
+        self.kept: list[int] = []
         self.now_s = 0.0
         self.deadline: Deadline | None = None
 
@@ -408,6 +408,10 @@ class World:
             await asyncio.sleep(0)
             return list(islice(to_do, n))
 
+        async def keep() -> None:
+            await asyncio.sleep(0)
+            self.kept.append(len(self.arrivals))
+
         policy = Policy(
             run="night",
             manifest="world.yaml",
@@ -430,7 +434,7 @@ class World:
             account=self._account(clock, fold, lives),
             deliver=deliver,
             note=self.notes.append,
-            keep=partial(asyncio.sleep, 0),
+            keep=keep,
             clock=clock,
             randomness=random.Random(self.seed),
             observe=events.append,

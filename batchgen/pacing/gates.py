@@ -87,7 +87,7 @@ class Adaptive:
         if self._to_prove > 0:
             self._to_prove -= 1
             return False
-        if in_flight < 0.8 * int(self.limit) or self.limit >= self.ceiling:
+        if in_flight < 0.8 * int(self.limit):
             return False
         before = int(self.limit)
         self.limit = min(self.ceiling, self.limit + (1.0 if self._slow_start else 0.05))
