@@ -21,7 +21,8 @@ class Start:
     """One execution of `batchgen run`, `after_s` the one before has ended; times within it count from its start.
 
     `kill_s` ends it (with the `power` if so), `signals` reach it, a rival tries to start beside it, the wall clock is
-    stepped, the machine sleeps. Before it `edits` are made to the manifest, and `cuts` leave so many bytes of files.
+    stepped, the machine sleeps, the account's store cannot be used. Before it `edits` are made to the manifest, and
+    `cuts` leave so many bytes of files.
     """
 
     after_s: float = 600.0
@@ -34,6 +35,7 @@ class Start:
     rival_s: float | None = None
     steps: tuple[tuple[float, float], ...] = ()
     sleeps: tuple[tuple[float, float], ...] = ()
+    no_store: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def _start(chance: random.Random, *, first: bool) -> Start:
         lambda: {"signals": tuple(sorted(chance.uniform(0, 90) for _ in range(chance.choice((1, 1, 2)))))},
         lambda: {"rival_s": chance.uniform(0, 60)},
         lambda: {"steps": ((chance.uniform(0, 120), chance.choice((-86400.0, -3600.0, -30.0, 45.0, 7200.0))),)},
+        lambda: {"no_store": True},
         lambda: {"sleeps": ((chance.uniform(0, 120), chance.choice((60.0, 8 * HOUR_S))),)},
     ]
     said: dict[str, Any] = {"after_s": 0.0 if first else chance.choice((5.0, 600.0, 12 * HOUR_S))}
@@ -161,7 +164,7 @@ def smaller(story: Scenario) -> Iterator[Scenario]:
         if getattr(story, name) != getattr(plain, name):
             yield replace(story, **{name: getattr(plain, name)})
     for n, start in enumerate(story.starts):
-        for name in ("edits", "faults", "kill_s", "power", "signals", "rival_s", "steps", "sleeps"):
+        for name in ("edits", "cuts", "faults", "kill_s", "power", "signals", "rival_s", "steps", "sleeps", "no_store"):
             if getattr(start, name) != getattr(Start(), name):
                 calmer = replace(start, **{name: getattr(Start(), name)})
                 yield replace(story, starts=(*story.starts[:n], calmer, *story.starts[n + 1 :]))

@@ -30,7 +30,8 @@ from batchgen.sources import encoder
 from batchgen.summary import Summary
 from nights import promises
 from nights.disk import Disk
-from nights.machine import Killed, NightLoop, NightWriter, Process, hold
+from nights.files import hold
+from nights.machine import Killed, NightLoop, NightWriter, Process
 from nights.scenario import HOUR_S, Scenario, Start
 from nights.server import HABITS, Server, Wire
 
@@ -248,7 +249,8 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
         wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_request))
         limits = this.settings.limits
         pace = Pace(limits.requests_per_minute, limits.requests_per_day)
-        store = story.folder / "account.sqlite3"
+        # A folder in the place of the file is a store that cannot be used.
+        store = story.folder if played.start.no_store else story.folder / "account.sqlite3"
         account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today, warn=this.warn)
         try:
             yield Link(wire, account, Secret(KEY))
@@ -305,6 +307,8 @@ def _arrange(
         at(after_s, f"clock step: {seconds:+.0f} s", lambda seconds=seconds: step(seconds))  # type: ignore[misc]
     for after_s, seconds in start.sleeps:
         at(after_s, f"suspend: {seconds:.0f} s", lambda seconds=seconds: sleep(seconds))  # type: ignore[misc]
+    if start.no_store:
+        story.faults["account's store unusable"] += 1
     if start.rival_s is not None:
         at(start.rival_s, "rival start", rival)
 
