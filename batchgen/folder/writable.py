@@ -68,6 +68,8 @@ class _Appender:
         self._size, self.broken = size, False
 
     def sync(self) -> None:
+        if self.broken:
+            raise StorageError(f"{self._path} cannot be trusted any more")
         try:
             self._files.sync(self._handle)
         except OSError:

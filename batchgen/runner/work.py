@@ -94,6 +94,9 @@ async def work(this: Run, plan: Plan) -> Pool:
             this.folder.compact(lambda job, fp: (job, fp) in pool.unfinished or bool(this.folder.lives.of(job, fp)))
         except (OSError, StorageError) as error:
             this.warn(f"the attempts file could not be tidied up ({error}); that is no harm")
+    else:
+        with contextlib.suppress(OSError, StorageError):
+            this.folder.sync_attempts()
     return pool
 
 
