@@ -180,11 +180,24 @@ def test_mistakes_in_a_manifest_exit_2_with_places_and_a_count(
 
 def test_a_hundred_problems_are_shown_and_all_are_counted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is wrong throughout does not fill the screen, but says how wrong it is."""
-    manifest = place.write("m.csv", "id,prompt,model\n" + "a,one,flux\n" * 150)
+    manifest = place.write("m.csv", "prompt,model,seed\n" + "".join(f"one,flux,x{n}\n" for n in range(149)))
     assert main(["check", str(manifest)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 101
-    assert lines[-1] == "batchgen: 149 problems in the manifest (the first 100 are shown); nothing was sent"
+    shown = "100 are shown, at most 5 that say the same"
+    assert lines[-1] == f"batchgen: 149 problems in the manifest ({shown}); nothing was sent"
+
+
+def test_a_mistake_that_all_rows_share_hides_no_other(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A set of prompts for which nobody names a model says so a few times, and then what else is wrong."""
+    manifest = place.write("m.csv", "prompt,seed\n" + "one,1\n" * 200 + "two,soon\n")
+    assert main(["check", str(manifest), "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["count"] == 202
+    assert [(p["line"], p["field"]) for p in said["problems"]] == [
+        *((line, "model") for line in range(2, 7)),
+        (202, "seed"),
+    ]
 
 
 def test_a_busy_folder_exits_5(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,17 +11,20 @@ from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_eac
 from batchgen.manifest.formats import Format, format_of
 from batchgen.manifest.include import Include
 from batchgen.manifest.jobs import Rules, Tally, canonical, fingerprint, jobs, survey
+from batchgen.manifest.mistakes import SHOWN_ALIKE, Mistakes
 from batchgen.manifest.readers import included, read
 from batchgen.manifest.row import Row
 
 __all__ = [
     "FIELDS",
     "LIMITS",
+    "SHOWN_ALIKE",
     "Complaint",
     "Document",
     "Field",
     "Format",
     "Include",
+    "Mistakes",
     "Row",
     "Rules",
     "Tally",
