@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,27 @@ def test_warnings_are_told_at_the_start_of_a_run_and_refuse_nothing(
     assert place.log[0]["request"]["negative_prompt"] == "people"
 
 
+@pytest.mark.parametrize(
+    ("flags", "longest_s"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param(["--max-runtime", "90s"], 90.0, id="runtime"),
+        pytest.param(["--max-runtime", "90h", "--until", "soon"], 3600.0, id="the earlier end"),
+    ],
+)
+def test_check_knows_when_a_run_would_end(
+    place: Place, checked: Any, flags: list[str], longest_s: float | None
+) -> None:
+    """The flags that end a night are taken by `check`, and tell how long a run could work."""
+    soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%H:%MZ")
+    flags = [soon if flag == "soon" else flag for flag in flags]
+    runtime_s = checked(place.jobs("a", api="sandbox"), *flags)["estimate"]["time"]["runtime_s"]
+    if longest_s is None:
+        assert runtime_s is None
+    else:
+        assert longest_s - 120 <= runtime_s <= longest_s
+
+
 def test_what_a_run_would_refuse_is_a_note(place: Place, checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key, or with most pictures gone, the plan is told all the same, and that a run would not begin."""
     monkeypatch.delenv("NEBULA_API_KEY")
@@ -324,7 +346,7 @@ def test_mistakes_in_a_manifest_as_data(place: Place, checked: Any, name: str) -
 
 def test_a_hundred_mistakes_are_data_and_all_are_counted(place: Place, checked: Any) -> None:
     """The object stays small however wrong the manifest is."""
-    found = checked(place.write("m.csv", "id,prompt,model\n" + "a,one,flux\n" * 150))
+    found = checked(place.write("m.csv", "prompt,model,seed\n" + "".join(f"one,flux,x{n}\n" for n in range(149))))
     assert (len(found["problems"]), found["count"]) == (100, 149)
 
 

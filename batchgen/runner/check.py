@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from batchgen.plan import Mark, Plan, check_plan, headline
 from batchgen.runner.look import records_at
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
+from batchgen.settings import Settings
 from batchgen.text import counted, duration, printable, size
 
 
@@ -152,7 +154,15 @@ def _facts(session: Session, records: Records | None, plan: Plan, offer: Offer) 
         sent_today=_sent_today(session, records),
         balance_usd=offer.balance_usd,
         free_bytes=_free_bytes(settings.output),
+        runtime_s=_runtime_s(settings, SystemClock().utc()),
     )
+
+
+def _runtime_s(settings: Settings, now: datetime) -> float | None:
+    """How long a run that begins now may work."""
+    ends = [] if settings.until is None else [round((settings.until - now).total_seconds(), 1)]
+    ends += [] if settings.max_runtime_s is None else [settings.max_runtime_s]
+    return min(ends, default=None)
 
 
 def _earlier(records: Records | None, style: str, plan: Plan) -> Mapping[str, Earlier]:
