@@ -216,6 +216,15 @@ def test_exit_codes_for_make(place: Place, checked: Any) -> None:
     assert (found["exit_code"], found["restorable"], found["to_do"]) == (10, 1, {})
 
 
+def test_a_selection_of_nothing_is_not_nothing_to_do(place: Place, checked: Any) -> None:
+    """A misspelt --only, which a run refuses, does not pass for finished work; the plan itself is still told."""
+    manifest = place.jobs("a", api="sandbox")
+    run(manifest)
+    found = checked(manifest, "--only", "z", "--exit-code")
+    assert (found["exit_code"], found["selected"], found["total"]) == (2, 0, 1)
+    assert checked(manifest, "--only", "z")["exit_code"] == 0
+
+
 def test_check_and_run_agree_on_a_sample(place: Place, checked: Any) -> None:
     """The sample that check lists is the one that run makes, and the next one is another."""
     manifest = place.jobs(*"abcdefgh", api="sandbox")

@@ -224,6 +224,17 @@ def test_an_output_that_is_no_folder_exits_7(place: Place, capsys: pytest.Captur
     assert str(place.output) in said and "unexpected" not in said
 
 
+def test_an_output_that_is_a_file_is_named_once(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was named as the output folder, relative to where the user is, is told as what it is."""
+    manifest = place.jobs("a", api="sandbox")
+    monkeypatch.chdir(place.root)
+    assert main(["run", str(manifest), "-o", "m.yaml"]) == 7
+    said = capsys.readouterr().err
+    assert f"batchgen: {manifest}: File exists; a folder is needed there" in said and "-o" in said
+
+
 def test_a_damaged_log_exits_2_with_its_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """A log with a bad line in the middle is named, and stays as it is."""
     manifest = place.jobs("a", "b", api="sandbox")

@@ -113,7 +113,10 @@ def check(
         offer = ask() if ask else None
         facts = _facts(session, records, plan, offer or Offer())
         found = estimate(plan, settings.limits, facts)
-        stands_in_the_way = obstacles(found, settings.limits, facts)
+        refusal = _refusal(session, plan)
+        against_it = [*obstacles(found, settings.limits, facts), *refusal]
+        if offer:
+            against_it += against(offer, plan.to_do, settings.prices_usd)
         return Check(
             manifest=str(settings.manifest),
             output=str(settings.output),
@@ -128,12 +131,19 @@ def check(
             orphans=records.fold.jobs - plan.in_log if records else 0,
             estimate=found,
             warnings=plan.advisor.warnings(),
-            notes=[*session.warnings, *session.source.notes, *stands_in_the_way, *_refusals(session, plan, offer)],
+            notes=[*session.warnings, *session.source.notes, *against_it],
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
-            exit_code=ExitCode.TO_DO if by_exit_code and (plan.remaining or plan.restorable) else ExitCode.OK,
+            exit_code=_exit_code(plan, refusal) if by_exit_code else ExitCode.OK,
         )
+
+
+def _exit_code(plan: Plan, refusal: Sequence[str]) -> ExitCode:
+    """For make: whether there is work to do, or nothing because a run would not even begin."""
+    if plan.remaining or plan.restorable:
+        return ExitCode.TO_DO
+    return ExitCode.USAGE if refusal else ExitCode.OK
 
 
 def _gone(session: Session, records: Records | None) -> list[str]:
@@ -196,16 +206,15 @@ def _free_bytes(output: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _refusals(session: Session, plan: Plan, offer: Offer | None) -> Iterator[str]:
-    """Why a run would refuse to begin, and what the API says against it."""
+def _refusal(session: Session, plan: Plan) -> list[str]:
+    """Why a run would refuse to begin."""
     try:
         check_plan(plan, session.settings.selection)
         if plan.remaining:
             need_key(session)
     except UsageError as error:
-        yield f"a run would be refused: {error}"
-    if offer:
-        yield from against(offer, plan.to_do, session.settings.prices_usd)
+        return [f"a run would be refused: {error}"]
+    return []
 
 
 def render(found: Check) -> Iterator[str]:
