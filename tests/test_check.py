@@ -302,12 +302,14 @@ def test_an_api_that_cannot_be_asked_is_a_note(place: Place, checked: Any) -> No
     found = checked(place.jobs("a"), "--online", "--api-url", "http://127.0.0.1:9/api/v1")
     assert found["exit_code"] == 0
     assert [note.partition(" could")[0] for note in found["notes"]] == ["the models", "the balance"]
+    assert all("connect" in note.casefold() and "127.0.0.1:9" in note for note in found["notes"])
 
 
 def test_an_address_that_is_no_api_is_a_note(place: Place, beside: Beside, checked: Any) -> None:
     """A server that answers something else is told with its status."""
     found = checked(place.jobs("a"), "--online", "--api-url", beside().url + "/elsewhere")
-    assert found["notes"] == [f"{what} could not be asked for: status 404" for what in ("the models", "the balance")]
+    told = "could not be asked for: status 404; look at the API address"
+    assert found["notes"] == [f"{what} {told}" for what in ("the models", "the balance")]
 
 
 def test_the_built_in_sandbox_can_be_asked(place: Place, checked: Any) -> None:

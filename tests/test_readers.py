@@ -196,7 +196,7 @@ def test_nearly_a_field_is_an_error_that_names_it(format: str, name: str, field:
     """What is nearly a field, or a field of other programs, is never silently the user's own."""
     text = f"prompt,{name}\na,1\n" if format == "csv" else json.dumps([{"prompt": "a", name: "1"}])
     [problem] = problems_of(format, text.strip("[]") if format == "jsonl" else text)
-    assert f"'{name}': did you mean '{field}'?" in problem and f"'meta.{name}'" in problem
+    assert f"'{name}' looks like the field '{field}'" in problem and f"'meta.{name}'" in problem
 
 
 # --- JSON
@@ -312,8 +312,8 @@ OBJECT_PROBLEMS = [
         "jsonl",
         '{"meta": {"width": 3}, "prompt": "é", "width": "wide", "num_step": 3}',
         [
-            "m:1:68: key 'num_step': did you mean 'num_steps'?; call it 'num_steps', or 'meta.num_step' to keep it"
-            " as your own",
+            "m:1:68: key 'num_step' looks like the field 'num_steps'; call it 'num_steps', or 'meta.num_step' to keep"
+            " it as your own",
             "m:1:48: width: expected a whole number of pixels from 1 to 65536, got 'wide'",
         ],
         id="all at once",

@@ -195,6 +195,8 @@ def _unknown(name: str, table: Mapping[str, Field]) -> Complaint:
     if guess:
         return Complaint(name, f"{shown_name} is not a known field", f"did you mean '{guess}'?")
     fix = "what the API takes beside the known fields goes under 'params', your own under 'meta'"
+    if " " in name:
+        fix = "a prompt with ': ' in it needs quotes around it; " + fix
     return Complaint(
         name, f"{shown_name} is not a known field", fix if table is FIELDS else f"known: {', '.join(table)}"
     )
