@@ -636,3 +636,17 @@ def test_one_mistake_beside_from_is_one_problem(beside: str) -> None:
     """What is wrong beside `from` is told once, at its own place, however many rows it would be the default of."""
     (problem,) = problems_of("yaml", f"- {{from: t.txt, {beside}}}\n", FILES | {"t.txt": "a\nb\n"})
     assert problem.startswith("m:1:")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        pytest.param("\nprompt\tseed\na fox\t1\n", True, id="a table saved as text"),
+        pytest.param("a fox\na cat,\tsitting\n", False, id="a tab somewhere"),
+    ],
+)
+def test_a_table_in_a_text_file_is_told_before_its_header_is_drawn(lines: str, told: bool) -> None:
+    """A spreadsheet's "Unicode text" ends in .txt, where each line is a prompt: a tab in the first is a hint."""
+    notes: list[str] = []
+    assert [set(values) for values in values_of("txt", lines, notes)] == [{"prompt"}] * 2
+    assert notes == ["m: its first line holds a tab; is it a table? then --format csv, or tsv"] * told
