@@ -71,9 +71,11 @@ def _explain(error: Exception, arguments: argparse.Namespace) -> int:
     problems: Sequence[Problem] = ()
     message, code, count = str(error), ExitCode.INTERNAL, 0
     if isinstance(error, ManifestError):
+        from batchgen.manifest import SHOWN_ALIKE
+
         say(message)
         problems, code, count = error.problems, error.exit_code, error.count
-        more = f" (the first {len(problems)} are shown)" if count > len(problems) else ""
+        more = f" ({len(problems)} are shown, at most {SHOWN_ALIKE} that say the same)" if count > len(problems) else ""
         message = f"{count} problem{'s' * (count != 1)} in the manifest{more}; nothing was sent"
     elif isinstance(error, BatchgenError):
         code = error.exit_code

@@ -105,8 +105,7 @@ class Client:
             return str(error)
         if failure is Failure.NO_ANSWER and isinstance(error, TimeoutError):
             return f"no whole answer within {timeout_s:g} s"
-        # Exceptions of the library can hold the request's headers: only their kind and their words are used.
-        return printable(self._endpoint.key.hide(f"{type(error).__name__}: {error}"))
+        return _words(error, self._endpoint.key)
 
 
 async def ask(url: str, key: Secret, timeout_s: float, *, user_agent: str) -> Reply:
@@ -119,8 +118,13 @@ async def ask(url: str, key: Secret, timeout_s: float, *, user_agent: str) -> Re
         ):
             return Reply(response.status, {}, await _read(response), 0.0, 0.0)
     except Exception as error:
-        words = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else type(error).__name__
+        words = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else _words(error, key)
         raise AttemptFailed(_failure(error), words) from None
+
+
+def _words(error: Exception, key: Secret) -> str:
+    """Exceptions of the library can hold the request's headers: only their kind and their words are used."""
+    return printable(key.hide(f"{type(error).__name__}: {error}"))
 
 
 def _new_session(key: Secret, user_agent: str) -> aiohttp.ClientSession:

@@ -17,7 +17,7 @@ from batchgen.pacing import Pace
 from batchgen.plan import Plan
 from batchgen.settings import Limits
 from batchgen.summary import percentile
-from batchgen.text import counted, size
+from batchgen.text import counted, duration, size
 
 ASSUMED_RESPONSE_S = 13.4  # the example in the service's documentation
 ASSUMED_BYTES_PER_PIXEL = 1.5  # a photograph as PNG
@@ -61,13 +61,15 @@ class MoneyEstimate(msgspec.Struct, frozen=True):
 
 
 class TimeEstimate(msgspec.Struct, frozen=True):
-    """How long the requests take without retries, and over how many quota days (None without a daily limit)."""
+    """How long the requests take without retries, over how many quota days (None without a daily limit), and how long
+    a run may work until `--until` or `--max-runtime` ends it (None without them)."""
 
     duration_s: float
     bound_by: str
     nights: int | None
     requests_per_day: int | None
     sent_today: int | None
+    runtime_s: float | None = None
 
 
 class DiskEstimate(msgspec.Struct, frozen=True):
@@ -106,6 +108,7 @@ class Facts:
     sent_today: int | None = None
     balance_usd: float | None = None
     free_bytes: int | None = None
+    runtime_s: float | None = None
 
 
 def estimate(plan: Plan, limits: Limits, facts: Facts) -> Estimate:
@@ -170,6 +173,7 @@ def _time(models: Mapping[str, ModelEstimate], limits: Limits, facts: Facts) -> 
         nights=nights,
         requests_per_day=limits.requests_per_day,
         sent_today=facts.sent_today,
+        runtime_s=facts.runtime_s,
     )
 
 
@@ -222,6 +226,7 @@ def obstacles(found: Estimate, limits: Limits, facts: Facts) -> Iterator[str]:
         yield from _money_notes(found.money, requests)
         if limits.max_requests is not None and (left := max(0, limits.max_requests - facts.requests)) < requests:
             yield f"max_requests leaves {left} of {counted(requests, 'request')}; raise it with --max-requests"
+        yield from _runtime_note(found.time, requests)
         yield from _disk_note(found.disk)
         yield from _concurrency_note(found.concurrency, requests)
 
@@ -241,6 +246,15 @@ def _money_notes(money: MoneyEstimate, requests: int) -> Iterator[str]:
         if left is not None and left < money.cost_usd:
             enough = int(left / (money.cost_usd / requests) + 1e-9)
             yield f"${left:.4f} is left, enough for about {enough} of {counted(requests, 'request')}, by {what}"
+
+
+def _runtime_note(time: TimeEstimate, requests: int) -> Iterator[str]:
+    if time.runtime_s is not None and time.runtime_s < time.duration_s:
+        enough = int(requests * time.runtime_s / time.duration_s)
+        yield (
+            f"a run ends after {duration(time.runtime_s)}, enough for about {enough} of {counted(requests, 'request')};"
+            " the next run goes on"
+        )
 
 
 def _disk_note(disk: DiskEstimate) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,12 +88,27 @@ class Misused(SystemExit):
 class _Parser(argparse.ArgumentParser):
     """Says what was wrong without repeating what was given: it could be a key, and cron mails what is said."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Told here, by the command's own parser, what is left over is told with that command's flags."""
+        found, left = super().parse_known_args(args, namespace)
+        if left:
+            self.error(self._unknown(left))
+        return found, left
+
+    def _unknown(self, left: Sequence[str]) -> str:
+        from difflib import get_close_matches
+
+        names = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in left if word[0:1] == "-"]
+        if not names:
+            return f"{len(left)} too many of the arguments; quote what holds blanks"
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        near = get_close_matches(names[0], known, n=1, cutoff=0.75)
+        hint = f"; did you mean {near[0]}?" if near else f"; `{self.prog} --help` lists them all"
+        if any("key" in name for name in names):
+            hint = " (a key is never an argument: use NEBULA_API_KEY)"
+        return f"unknown argument{'s' * (len(names) != 1)} {' '.join(names)}{hint}"
+
     def error(self, message: str) -> NoReturn:
-        head, colon, given = message.partition("unrecognized arguments: ")
-        if colon:
-            names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
-            hint = " (a key is never an argument: use NEBULA_API_KEY)" if any("key" in name for name in names) else ""
-            message = f"{head}unknown arguments {' '.join(names)}{hint}"
         from batchgen.progress import say
 
         say(f"{self.format_usage()}{self.prog}: error: {message}")
@@ -184,17 +200,10 @@ def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _limit_arguments(parser: argparse.ArgumentParser) -> Any:
+def _limit_arguments(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     for short, long, name, help in LIMIT_FLAGS:
         limits.add_argument(*filter(None, (short, long)), dest=name, metavar="N", help=help)
-    return limits
-
-
-def _run_command(commands: Any) -> None:
-    parser = _command(commands, "run", "make what is missing", RUN)
-    _manifest_arguments(parser)
-    limits = _limit_arguments(parser)
     limits.add_argument(
         "--on-quota", choices=["stop", "wait"], default="stop", help="when the day's quota is spent (default: stop)"
     )
@@ -213,6 +222,12 @@ def _run_command(commands: Any) -> None:
     limits.add_argument(
         "--max-runtime", dest="max_runtime_s", type=_duration, metavar="TIME", help="end after so long, such as 8h"
     )
+
+
+def _run_command(commands: Any) -> None:
+    parser = _command(commands, "run", "make what is missing", RUN)
+    _manifest_arguments(parser)
+    _limit_arguments(parser)
     voice = parser.add_argument_group("what is said")
     voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
     voice.add_argument("--verbose", action="store_true", help="say every failed attempt")

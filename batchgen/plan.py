@@ -11,12 +11,11 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from batchgen.advice import Advisor
-from batchgen.manifest import Tally
-from batchgen.model import Job, ManifestChanged, ManifestError, Outcome, Problem, Selection, Standing, UsageError
+from batchgen.manifest import Mistakes, Tally
+from batchgen.model import Job, ManifestChanged, Outcome, Problem, Selection, Standing, UsageError
 from batchgen.shuffle import PLACES, last_place, place, shuffled
 from batchgen.text import counted
 
-SHOWN_PROBLEMS = 100
 MISSING_FEW = 10
 MISSING_PART = 0.05
 USUAL_PIXELS = 1024
@@ -118,15 +117,12 @@ def make_plan(
 ) -> Plan:
     """Walk the whole manifest once; `hear` hears of each selected job. A limit on a shuffled selection needs `draw`.
 
-    Raises ManifestError with the first hundred problems and the count of all.
+    Raises ManifestError with the `Mistakes` of the walk.
     """
-    plan, count = Plan(selection), 0
-    problems: list[Problem] = []
+    plan, mistakes = Plan(selection), Mistakes()
     for job in jobs:
         if isinstance(job, Problem):
-            count += 1
-            if len(problems) < SHOWN_PROBLEMS:
-                problems.append(job)
+            mistakes.add(job)
             continue
         if isinstance(job, Tally):
             plan.count(job)
@@ -137,8 +133,7 @@ def make_plan(
         plan.marks.append(mark)
         if plan.selected > selected:
             hear(job, stands, mark)
-    if problems:
-        raise ManifestError(problems, count)
+    mistakes.check()
     return plan
 
 

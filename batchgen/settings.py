@@ -23,6 +23,7 @@ from batchgen.text import printable
 
 SANDBOX = "sandbox"
 STYLES = ("nebula", SANDBOX)
+_PREFIX = "BATCHGEN_"
 DEFAULT_PATIENCE_S = 1800.0
 MAX_NIGHT = timedelta(hours=16)
 
@@ -169,17 +170,23 @@ def resolve(
 
 
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
-    said: dict[str, Any] = dict(header.limits)
-    said |= {name: value for name in LIMITS if (value := env.get(f"BATCHGEN_{name.upper()}", "").strip())}
-    said |= {name: value for name, value in flags.limits.items() if value is not None}
-    known = {"BATCHGEN_API", "BATCHGEN_API_URL", *(f"BATCHGEN_{name.upper()}" for name in LIMITS)}
-    for name in env:
-        if name.startswith("BATCHGEN_") and name not in known:
-            near = manifest.nearest(name, map(str.lower, known), cutoff=0.6)
-            problems.append(f"{name} is not a known variable" + (f"; did you mean {near.upper()}?" if near else ""))
-    clean, complaints = manifest.check_each(said, LIMITS)
-    problems += [c.what + (f"; {c.fix}" if c.fix else "") for c in complaints]
+    by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
+    by_flag = {name: value for name, value in flags.limits.items() if value is not None}
+    known = {_variable(name): name for name in ("api", "api_url", *LIMITS)}
+    for variable in env:
+        if variable.startswith(_PREFIX) and variable not in known:
+            near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
+            fix = f"did you mean {_variable(near)}?" if near else f"known: {', '.join(known)}"
+            problems.append(f"{variable} is not a known variable; {fix}")
+    clean, complaints = manifest.check_each({**header.limits, **by_env, **by_flag}, LIMITS)
+    for limit, what, fix in complaints:
+        source = f" in {_variable(limit)}" if limit in by_env and limit not in by_flag else ""
+        problems.append(f"{what}{source}" + (f"; {fix}" if fix else ""))
     return Limits(**clean)
+
+
+def _variable(name: str) -> str:
+    return f"{_PREFIX}{name.upper()}"
 
 
 def _overrides(flags: Flags, problems: list[str]) -> dict[str, Any]:

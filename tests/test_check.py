@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +174,27 @@ def test_warnings_are_told_at_the_start_of_a_run_and_refuse_nothing(
     assert place.log[0]["request"]["negative_prompt"] == "people"
 
 
+@pytest.mark.parametrize(
+    ("flags", "longest_s"),
+    [
+        pytest.param([], None, id="none"),
+        pytest.param(["--max-runtime", "90s"], 90.0, id="runtime"),
+        pytest.param(["--max-runtime", "90h", "--until", "soon"], 3600.0, id="the earlier end"),
+    ],
+)
+def test_check_knows_when_a_run_would_end(
+    place: Place, checked: Any, flags: list[str], longest_s: float | None
+) -> None:
+    """The flags that end a night are taken by `check`, and tell how long a run could work."""
+    soon = (datetime.now(UTC) + timedelta(hours=1)).strftime("%H:%MZ")
+    flags = [soon if flag == "soon" else flag for flag in flags]
+    runtime_s = checked(place.jobs("a", api="sandbox"), *flags)["estimate"]["time"]["runtime_s"]
+    if longest_s is None:
+        assert runtime_s is None
+    else:
+        assert longest_s - 120 <= runtime_s <= longest_s
+
+
 def test_what_a_run_would_refuse_is_a_note(place: Place, checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key, or with most pictures gone, the plan is told all the same, and that a run would not begin."""
     monkeypatch.delenv("NEBULA_API_KEY")
@@ -192,6 +214,15 @@ def test_exit_codes_for_make(place: Place, checked: Any) -> None:
     run(place.jobs({"id": "a", "prompt": "other"}, api="sandbox"))
     found = checked(place.jobs("a", api="sandbox"), "--exit-code")
     assert (found["exit_code"], found["restorable"], found["to_do"]) == (10, 1, {})
+
+
+def test_a_selection_of_nothing_is_not_nothing_to_do(place: Place, checked: Any) -> None:
+    """A misspelt --only, which a run refuses, does not pass for finished work; the plan itself is still told."""
+    manifest = place.jobs("a", api="sandbox")
+    run(manifest)
+    found = checked(manifest, "--only", "z", "--exit-code")
+    assert (found["exit_code"], found["selected"], found["total"]) == (2, 0, 1)
+    assert checked(manifest, "--only", "z")["exit_code"] == 0
 
 
 def test_check_and_run_agree_on_a_sample(place: Place, checked: Any) -> None:
@@ -271,12 +302,14 @@ def test_an_api_that_cannot_be_asked_is_a_note(place: Place, checked: Any) -> No
     found = checked(place.jobs("a"), "--online", "--api-url", "http://127.0.0.1:9/api/v1")
     assert found["exit_code"] == 0
     assert [note.partition(" could")[0] for note in found["notes"]] == ["the models", "the balance"]
+    assert all("connect" in note.casefold() and "127.0.0.1:9" in note for note in found["notes"])
 
 
 def test_an_address_that_is_no_api_is_a_note(place: Place, beside: Beside, checked: Any) -> None:
     """A server that answers something else is told with its status."""
     found = checked(place.jobs("a"), "--online", "--api-url", beside().url + "/elsewhere")
-    assert found["notes"] == [f"{what} could not be asked for: status 404" for what in ("the models", "the balance")]
+    told = "could not be asked for: status 404; look at the API address"
+    assert found["notes"] == [f"{what} {told}" for what in ("the models", "the balance")]
 
 
 def test_the_built_in_sandbox_can_be_asked(place: Place, checked: Any) -> None:
@@ -324,7 +357,7 @@ def test_mistakes_in_a_manifest_as_data(place: Place, checked: Any, name: str) -
 
 def test_a_hundred_mistakes_are_data_and_all_are_counted(place: Place, checked: Any) -> None:
     """The object stays small however wrong the manifest is."""
-    found = checked(place.write("m.csv", "id,prompt,model\n" + "a,one,flux\n" * 150))
+    found = checked(place.write("m.csv", "prompt,model,seed\n" + "".join(f"one,flux,x{n}\n" for n in range(149))))
     assert (len(found["problems"]), found["count"]) == (100, 149)
 
 

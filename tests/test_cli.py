@@ -112,6 +112,10 @@ WRONG = {
     "no manifest": (["run"], "MANIFEST"),
     "unknown option": (["run", "m.yaml", "--cheap"], "--cheap"),
     "shortened option": (["run", "m.yaml", "--verb"], "--verb"),
+    "misspelt option": (["run", "m.yaml", "--shufle", "3"], "--shufle; did you mean --shuffle?"),
+    "flag of another command": (["run", "m.yaml", "--diff"], "batchgen run: error: unknown argument --diff"),
+    "short option": (["run", "m.yaml", "-k"], "unknown argument -k"),
+    "second manifest": (["run", "m.yaml", "n.yaml"], "1 too many"),
     "key as argument": (["run", "m.yaml", "--api-key", "secret"], "--api-key"),
     "no number": (["run", "m.yaml", "--limit", "few"], "whole number"),
     "zero": (["run", "m.yaml", "--limit", "0"], "whole number"),
@@ -180,11 +184,24 @@ def test_mistakes_in_a_manifest_exit_2_with_places_and_a_count(
 
 def test_a_hundred_problems_are_shown_and_all_are_counted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that is wrong throughout does not fill the screen, but says how wrong it is."""
-    manifest = place.write("m.csv", "id,prompt,model\n" + "a,one,flux\n" * 150)
+    manifest = place.write("m.csv", "prompt,model,seed\n" + "".join(f"one,flux,x{n}\n" for n in range(149)))
     assert main(["check", str(manifest)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 101
-    assert lines[-1] == "batchgen: 149 problems in the manifest (the first 100 are shown); nothing was sent"
+    shown = "100 are shown, at most 5 that say the same"
+    assert lines[-1] == f"batchgen: 149 problems in the manifest ({shown}); nothing was sent"
+
+
+def test_a_mistake_that_all_rows_share_hides_no_other(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A set of prompts for which nobody names a model says so a few times, and then what else is wrong."""
+    manifest = place.write("m.csv", "prompt,seed\n" + "one,1\n" * 200 + "two,soon\n")
+    assert main(["check", str(manifest), "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["count"] == 202
+    assert [(p["line"], p["field"]) for p in said["problems"]] == [
+        *((line, "model") for line in range(2, 7)),
+        (202, "seed"),
+    ]
 
 
 def test_a_busy_folder_exits_5(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +222,17 @@ def test_an_output_that_is_no_folder_exits_7(place: Place, capsys: pytest.Captur
     assert main(["run", str(place.jobs("a", api="sandbox"))]) == 7
     said = capsys.readouterr().err
     assert str(place.output) in said and "unexpected" not in said
+
+
+def test_an_output_that_is_a_file_is_named_once(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was named as the output folder, relative to where the user is, is told as what it is."""
+    manifest = place.jobs("a", api="sandbox")
+    monkeypatch.chdir(place.root)
+    assert main(["run", str(manifest), "-o", "m.yaml"]) == 7
+    said = capsys.readouterr().err
+    assert f"batchgen: {manifest}: File exists; a folder is needed there" in said and "-o" in said
 
 
 def test_a_damaged_log_exits_2_with_its_line(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,25 @@ def test_what_the_folder_has_spent_is_off_the_budget() -> None:
 
 
 @pytest.mark.parametrize(
+    ("runtime_s", "notes"),
+    [
+        pytest.param(None, [], id="no end"),
+        pytest.param(1340.0, [], id="fits"),
+        pytest.param(
+            670.0,
+            ["a run ends after 11 min 10 s, enough for about 50 of 100 requests; the next run goes on"],
+            id="half of it",
+        ),
+    ],
+)
+def test_a_night_that_is_too_short(runtime_s: float | None, notes: list[str]) -> None:
+    """Work that outlasts the run's own end is told, with how much of it gets done."""
+    found, said = of(100, Limits(concurrency=1), runtime_s=runtime_s)
+    assert said == notes
+    assert found.time.runtime_s == runtime_s
+
+
+@pytest.mark.parametrize(
     ("limits", "sent_today", "nights"),
     [
         pytest.param(Limits(), None, None, id="no limit"),

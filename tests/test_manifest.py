@@ -178,16 +178,19 @@ TABLE_PROBLEMS = [
     ),
     pytest.param("tsv", "prompt\twidth\na\twide\n", "m:2:3: width:", id="tsv cell"),
     pytest.param(
-        "csv", "prompt,num_step\n", "m:1:8: column 'num_step': did you mean 'num_steps'?", id="nearly a field"
+        "csv", "prompt,num_step\n", "m:1:8: column 'num_step' looks like the field 'num_steps'", id="nearly a field"
     ),
-    pytest.param("csv", "promt\n", "m:1:1: column 'promt': did you mean 'prompt'?", id="nearly prompt"),
+    pytest.param("csv", "promt\n", "m:1:1: column 'promt' looks like the field 'prompt'", id="nearly prompt"),
     pytest.param("csv", "prompt,Prompt\n", "m:1:8: a second column for 'prompt'", id="column twice"),
     pytest.param("csv", "prompt,,x\n", "m:1:8: a column without a name", id="nameless column"),
     pytest.param("csv", "prompt,params\n", "m:1:8: column 'params': which of the params?", id="params alone"),
     pytest.param("csv", "prompt,repeat\na,many\n", "m:2:3: repeat: expected a whole number from 1", id="repeat column"),
-    pytest.param("csv", "a,b\n", "m:1:1: no column 'prompt'; name it", id="no prompt column"),
+    pytest.param("csv", "a,b\n", "m:1:1: no column 'prompt'; there are: a, b; call", id="no prompt column"),
     pytest.param(
-        "tsv", "prompt;width\na;1\n", "m:1:1: no column 'prompt'; separate the columns by tabs", id="semicolons"
+        "tsv",
+        "prompt;width\na;1\n",
+        "m:1:1: no column 'prompt'; there are: prompt;width; separate the columns by tabs",
+        id="semicolons",
     ),
     pytest.param(
         "csv", 'prompt\nfox\n"open\nx\n', "m:3:1: a quoted cell that begins in this row is never", id="open quote"
@@ -251,6 +254,11 @@ YAML_PROBLEMS = [
     pytest.param("jobs: []\napi: nebulla", "m:2:6: api: expected nebula, sandbox or openai, got 'nebulla'", id="api"),
     pytest.param("jobs: []\nprices_usd: {m: -1}", "m:2:17: prices_usd: m: expected a price in dollars", id="price"),
     pytest.param("jobs: []\nlimits: {timeout_s: .inf}", "m:2:21: limits: timeout_s: expected seconds", id="infinite"),
+    pytest.param(
+        "- a poster: big letters",
+        "m:1:3: 'a poster' is not a known field; a prompt with ': ' in it needs quotes around it; ",
+        id="a prompt with a colon",
+    ),
     pytest.param("- [a]", "m:1:3: expected a job, got a list", id="a list as a job"),
     pytest.param("-", "m:1:2: an empty job", id="an empty job"),
     pytest.param("- {prompt: a, meta: {x: [.inf]}}", "m:1:25: meta.x: expected a finite number", id="infinity in meta"),

@@ -245,7 +245,7 @@ def test_many_jobs_are_shuffled_in_parts_and_none_is_lost() -> None:
 
 
 def problem(line: int) -> Problem:
-    return Problem("m.yaml", line, 1, "wrong")
+    return Problem("m.yaml", line, 1, f"wrong in its own way {line}")
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, 1), (100, 100), (101, 100), (250, 100)])

@@ -196,7 +196,7 @@ def test_nearly_a_field_is_an_error_that_names_it(format: str, name: str, field:
     """What is nearly a field, or a field of other programs, is never silently the user's own."""
     text = f"prompt,{name}\na,1\n" if format == "csv" else json.dumps([{"prompt": "a", name: "1"}])
     [problem] = problems_of(format, text.strip("[]") if format == "jsonl" else text)
-    assert f"'{name}': did you mean '{field}'?" in problem and f"'meta.{name}'" in problem
+    assert f"'{name}' looks like the field '{field}'" in problem and f"'meta.{name}'" in problem
 
 
 # --- JSON
@@ -312,8 +312,8 @@ OBJECT_PROBLEMS = [
         "jsonl",
         '{"meta": {"width": 3}, "prompt": "é", "width": "wide", "num_step": 3}',
         [
-            "m:1:68: key 'num_step': did you mean 'num_steps'?; call it 'num_steps', or 'meta.num_step' to keep it"
-            " as your own",
+            "m:1:68: key 'num_step' looks like the field 'num_steps'; call it 'num_steps', or 'meta.num_step' to keep"
+            " it as your own",
             "m:1:48: width: expected a whole number of pixels from 1 to 65536, got 'wide'",
         ],
         id="all at once",
@@ -636,3 +636,17 @@ def test_one_mistake_beside_from_is_one_problem(beside: str) -> None:
     """What is wrong beside `from` is told once, at its own place, however many rows it would be the default of."""
     (problem,) = problems_of("yaml", f"- {{from: t.txt, {beside}}}\n", FILES | {"t.txt": "a\nb\n"})
     assert problem.startswith("m:1:")
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        pytest.param("\nprompt\tseed\na fox\t1\n", True, id="a table saved as text"),
+        pytest.param("a fox\na cat,\tsitting\n", False, id="a tab somewhere"),
+    ],
+)
+def test_a_table_in_a_text_file_is_told_before_its_header_is_drawn(lines: str, told: bool) -> None:
+    """A spreadsheet's "Unicode text" ends in .txt, where each line is a prompt: a tab in the first is a hint."""
+    notes: list[str] = []
+    assert [set(values) for values in values_of("txt", lines, notes)] == [{"prompt"}] * 2
+    assert notes == ["m: its first line holds a tab; is it a table? then --format csv, or tsv"] * told

@@ -120,6 +120,28 @@ def test_edges_of_limits_are_allowed(name: str, value: str) -> None:
     assert getattr(settings(limits={name: float(value)}).limits, name) == float(value)
 
 
+def test_a_senseless_limit_names_the_variable_that_said_it() -> None:
+    """Nobody remembers what a shell exports: the message says where the value came from, unless a flag said it."""
+    env = {"BATCHGEN_CONCURRENCY": "x"}
+    expected = "concurrency: expected a whole number from 1 to 10000, got"
+    assert refusal(env) == f"{expected} 'x' in BATCHGEN_CONCURRENCY"
+    assert refusal(env, limits={"concurrency": "y"}) == f"{expected} 'y'"
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("BATCHGEN_RPM", "did you mean BATCHGEN_REQUESTS_PER_MINUTE?"),
+        ("BATCHGEN_MAX_COST", "did you mean BATCHGEN_MAX_COST_USD?"),
+        ("BATCHGEN_API_URI", "did you mean BATCHGEN_API_URL?"),
+        ("BATCHGEN_OUTPUT", "known: BATCHGEN_API, BATCHGEN_API_URL, BATCHGEN_CONCURRENCY, "),
+    ],
+)
+def test_an_unknown_variable_is_told_with_the_one_that_was_meant(variable: str, told: str) -> None:
+    """A variable named after a flag is told with the name that holds, one that is like nothing with all there are."""
+    assert refusal({variable: "3"}).startswith(f"{variable} is not a known variable; {told}")
+
+
 def test_an_unknown_limit_is_refused() -> None:
     """A misspelt limit from a calling program is not silently no limit."""
     message = refusal(limits={"concurency": 3})

@@ -97,7 +97,7 @@ def test_problems_of_all_files_are_told_at_once(place: Place, capsys: pytest.Cap
     said = capsys.readouterr().err
     root = place.root
     assert f"{root}/p.csv:2:3: width: expected" in said
-    assert f"{root}/o.json:2:29: key 'num_step': did you mean 'num_steps'?" in said
+    assert f"{root}/o.json:2:29: key 'num_step' looks like the field 'num_steps'" in said
     assert f"{root}/m.yaml:3:10: from: {root}/gone.csv cannot be read: there is no such file" in said
     assert f"{root}/m.yaml:4:10: from: {root}/folder.csv cannot be read: this is no file" in said
     assert "4 problems" in said

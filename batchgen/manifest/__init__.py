@@ -7,21 +7,24 @@ are too many to build them all. Nothing here opens a file.
 from __future__ import annotations
 
 from batchgen.manifest.document import Document
-from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_each, nearest, overrides
+from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_each, nearest, nearest_limit, overrides
 from batchgen.manifest.formats import Format, format_of
 from batchgen.manifest.include import Include
 from batchgen.manifest.jobs import Rules, Tally, canonical, fingerprint, jobs, survey
+from batchgen.manifest.mistakes import SHOWN_ALIKE, Mistakes
 from batchgen.manifest.readers import included, read
 from batchgen.manifest.row import Row
 
 __all__ = [
     "FIELDS",
     "LIMITS",
+    "SHOWN_ALIKE",
     "Complaint",
     "Document",
     "Field",
     "Format",
     "Include",
+    "Mistakes",
     "Row",
     "Rules",
     "Tally",
@@ -32,6 +35,7 @@ __all__ = [
     "included",
     "jobs",
     "nearest",
+    "nearest_limit",
     "overrides",
     "read",
     "survey",

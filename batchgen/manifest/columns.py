@@ -117,7 +117,7 @@ def _field(name: str, noun: str) -> tuple[str, str, str]:
     guess = ELSEWHERE.get(folded) or (None if extended else nearest(folded, FIELDS))
     if guess:
         own = f"'meta.{text.printable(name, 60)}' to keep it as your own"
-        return folded, f"{named}: did you mean '{guess}'?", f"call it '{guess}', or {own}"
+        return folded, f"{named} looks like the field '{guess}'", f"call it '{guess}', or {own}"
     return f"meta.{name}", "", ""
 
 

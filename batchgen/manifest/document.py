@@ -13,10 +13,11 @@ from batchgen.manifest import yaml12
 from batchgen.manifest.fields import FIELDS, LIMITS, NESTED, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
 from batchgen.manifest.include import OWN, Include, Open, read_entry
 from batchgen.manifest.jobs import Rules, survey
+from batchgen.manifest.mistakes import Mistakes
 from batchgen.manifest.reading import MAX_WHOLE_BYTES, Rows
 from batchgen.manifest.row import Place, Row, nowhere
 from batchgen.manifest.yaml12 import Node
-from batchgen.model import Api, FileInput, Header, ManifestError, Problem
+from batchgen.model import Api, FileInput, Header, Problem
 
 _STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
 API = {
@@ -60,7 +61,7 @@ class _Jobs:
 
 
 def read(file: str, lines: Iterable[bytes], include: Open) -> Document:
-    """The document in `lines`, called `file` in problems. Raises ManifestError with every problem that can be known.
+    """The document in `lines`, called `file` in problems. Raises ManifestError for every problem that can be known.
 
     `include` reads the files of `from` entries, when the rows are walked.
     """
@@ -69,7 +70,7 @@ def read(file: str, lines: Iterable[bytes], include: Open) -> Document:
     document = reader.document(root) if root else None
     if document is None or reader.problems:
         rows = document.rows if document else []
-        raise ManifestError(sorted(reader.problems + reader.in_rows(rows), key=lambda p: (p.line, p.column)))
+        raise Mistakes.of(sorted(reader.problems + reader.in_rows(rows), key=lambda p: (p.line, p.column))).error()
     return document
 
 

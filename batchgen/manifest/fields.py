@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -123,6 +123,9 @@ LIMITS = _table(
 )
 """What `limits` of a manifest, and the flags of the same names, may hold."""
 
+SHORT = {"rpm": "requests_per_minute", "rpd": "requests_per_day"}
+"""Limits as the flags call them."""
+
 TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.is_text)
 NESTED = ("params", "meta")
 
@@ -187,14 +190,22 @@ def _converted(value: Any, field: Field) -> Any:
 def _unknown(name: str, table: Mapping[str, Field]) -> Complaint:
     if name in EXPANDING and table is FIELDS:
         return Complaint(name, f"'{name}' is no default", "write it into a job")
-    guess = nearest(name, [*table, *EXPANDING] if table is FIELDS else table, cutoff=0.6)
+    guess = nearest(name, [*table, *EXPANDING], cutoff=0.6) if table is FIELDS else nearest_limit(name, table)
     shown_name = f"'{text.printable(name, 60)}'"
     if guess:
         return Complaint(name, f"{shown_name} is not a known field", f"did you mean '{guess}'?")
     fix = "what the API takes beside the known fields goes under 'params', your own under 'meta'"
+    if " " in name:
+        fix = "a prompt with ': ' in it needs quotes around it; " + fix
     return Complaint(
         name, f"{shown_name} is not a known field", fix if table is FIELDS else f"known: {', '.join(table)}"
     )
+
+
+def nearest_limit(name: str, table: Collection[str]) -> str | None:
+    """The name of a limit, or of another setting in `table`, that `name` was probably meant to be."""
+    short = SHORT.get(name.casefold())
+    return short if short and short in table else nearest(name, table, cutoff=0.6)
 
 
 def nearest(name: str, table: Iterable[str], cutoff: float = 0.8) -> str | None:

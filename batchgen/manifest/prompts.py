@@ -38,6 +38,7 @@ _PROSE = ("prompt", "negative_prompt")
 def txt_rows(reading: Reading, lines: Iterable[bytes]) -> Rows:
     """One job a line; blank lines are skipped."""
     source = Lines(reading.file, lines)
+    first = True
     for line in source:
         prompt = line.removesuffix("\n").removesuffix("\r")
         if source.problems:
@@ -47,6 +48,9 @@ def txt_rows(reading: Reading, lines: Iterable[bytes]) -> Rows:
         elif _OPTION_LINE.match(prompt):
             yield _option_row(reading, source.line, prompt)
         elif prompt.strip():
+            if first and "\t" in prompt:
+                reading.note(f"{reading.file}: its first line holds a tab; is it a table? then --format csv, or tsv")
+            first = False
             yield Row(source.line, {"prompt": prompt}, partial(_line_start, source.line))
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
+from batchgen import text
 from batchgen.manifest.columns import Columns, read_header
 from batchgen.manifest.lines import LONE_CR, Lines
 from batchgen.manifest.reading import Reading, Rows
@@ -168,8 +169,9 @@ def _header(table: _Csv | _Tsv, record: _Record, reading: Reading) -> Columns | 
     if "prompt" not in columns.index and not reading.has_prompt and not wrong:
         others = [c for c in SEPARATORS if c in record.raw[0]] if columns.count == 1 else []
         words = SEPARATORS.get(table.separator, repr(table.separator))
-        fix = f"separate the columns by {words}, not by {others[0]!r}" if others else "name it in the first row"
-        table.source.complain(record.line, 1, "no column 'prompt'", fix)
+        there = text.printable(", ".join(cell.strip() for cell in record.cells[: columns.count]), 200)
+        fix = f"separate the columns by {words}, not by {others[0]!r}" if others else "call that of the prompts so"
+        table.source.complain(record.line, 1, f"no column 'prompt'; there are: {there}", fix)
     return None if table.source.problems else columns
 
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from batchgen.plan import Mark, Plan, check_plan, headline
 from batchgen.runner.look import records_at
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
+from batchgen.settings import Settings
 from batchgen.text import counted, duration, printable, size
 
 
@@ -111,7 +113,10 @@ def check(
         offer = ask() if ask else None
         facts = _facts(session, records, plan, offer or Offer())
         found = estimate(plan, settings.limits, facts)
-        stands_in_the_way = obstacles(found, settings.limits, facts)
+        refusal = _refusal(session, plan)
+        against_it = [*obstacles(found, settings.limits, facts), *refusal]
+        if offer:
+            against_it += against(offer, plan.to_do, settings.prices_usd)
         return Check(
             manifest=str(settings.manifest),
             output=str(settings.output),
@@ -126,12 +131,19 @@ def check(
             orphans=records.fold.jobs - plan.in_log if records else 0,
             estimate=found,
             warnings=plan.advisor.warnings(),
-            notes=[*session.warnings, *session.source.notes, *stands_in_the_way, *_refusals(session, plan, offer)],
+            notes=[*session.warnings, *session.source.notes, *against_it],
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
-            exit_code=ExitCode.TO_DO if by_exit_code and (plan.remaining or plan.restorable) else ExitCode.OK,
+            exit_code=_exit_code(plan, refusal) if by_exit_code else ExitCode.OK,
         )
+
+
+def _exit_code(plan: Plan, refusal: Sequence[str]) -> ExitCode:
+    """For make: whether there is work to do, or nothing because a run would not even begin."""
+    if plan.remaining or plan.restorable:
+        return ExitCode.TO_DO
+    return ExitCode.USAGE if refusal else ExitCode.OK
 
 
 def _gone(session: Session, records: Records | None) -> list[str]:
@@ -152,7 +164,15 @@ def _facts(session: Session, records: Records | None, plan: Plan, offer: Offer) 
         sent_today=_sent_today(session, records),
         balance_usd=offer.balance_usd,
         free_bytes=_free_bytes(settings.output),
+        runtime_s=_runtime_s(settings, SystemClock().utc()),
     )
+
+
+def _runtime_s(settings: Settings, now: datetime) -> float | None:
+    """How long a run that begins now may work."""
+    ends = [] if settings.until is None else [round((settings.until - now).total_seconds(), 1)]
+    ends += [] if settings.max_runtime_s is None else [settings.max_runtime_s]
+    return min(ends, default=None)
 
 
 def _earlier(records: Records | None, style: str, plan: Plan) -> Mapping[str, Earlier]:
@@ -186,16 +206,15 @@ def _free_bytes(output: Path) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _refusals(session: Session, plan: Plan, offer: Offer | None) -> Iterator[str]:
-    """Why a run would refuse to begin, and what the API says against it."""
+def _refusal(session: Session, plan: Plan) -> list[str]:
+    """Why a run would refuse to begin."""
     try:
         check_plan(plan, session.settings.selection)
         if plan.remaining:
             need_key(session)
     except UsageError as error:
-        yield f"a run would be refused: {error}"
-    if offer:
-        yield from against(offer, plan.to_do, session.settings.prices_usd)
+        return [f"a run would be refused: {error}"]
+    return []
 
 
 def render(found: Check) -> Iterator[str]:

@@ -55,7 +55,7 @@ def _interruptible() -> Iterator[None]:
 
 
 async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
-    root = session.settings.output
+    root = session.settings.output.absolute()
     if not outside.begun(root):
         # What cannot begin leaves no folder behind.
         _check_begin(session, plan_of(session, lambda job: Standing.PENDING))
@@ -71,7 +71,9 @@ async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
                     folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended", logged=logged))
     except OSError as error:
         place = root / error.filename if isinstance(error.filename, str) else root
-        raise StorageError(f"{place}: {error.strerror or error}") from error
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        fix = "; a folder is needed there: move the file away, or choose another folder with -o" if in_the_way else ""
+        raise StorageError(f"{place}: {error.strerror or error}{fix}") from error
 
 
 def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:

@@ -18,6 +18,7 @@ from batchgen.text import printable
 
 TIMEOUT_S = 10.0
 _UNAUTHORIZED = 401
+_NOT_FOUND = 404
 _NAME_CHARS = 80
 _Found = TypeVar("_Found")
 
@@ -61,7 +62,8 @@ async def _get(url: str, key: Secret, decode: Callable[[bytes], _Found], what: s
             said = key.hide(read_error(reply.body).message)
             raise AccountRefused(f"the API refused the key: {said}")
         if reply.status != 200:
-            notes.append(f"{what} could not be asked for: status {reply.status}")
+            hint = "; look at the API address" if reply.status == _NOT_FOUND else ""
+            notes.append(f"{what} could not be asked for: status {reply.status}{hint}")
             return None
         return decode(reply.body)
     except (AttemptFailed, BadAnswer) as error:

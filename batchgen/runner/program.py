@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchgen.model import Job, ManifestError, Problem, UsageError
+from batchgen.manifest import Mistakes
+from batchgen.model import Job, Problem, UsageError
 from batchgen.runner import conduct
 from batchgen.runner.context import Voice
 from batchgen.runner.session import open_session
@@ -43,12 +44,11 @@ def run(manifest: str | os.PathLike[str], **settings: Any) -> Summary:
 
 
 def read(manifest: str | os.PathLike[str], **settings: Any) -> Iterator[Job]:
-    """The jobs of a manifest as a run would see them. Raises ManifestError, with all problems, after the last job."""
-    problems: list[Problem] = []
+    """The jobs of a manifest as a run would see them. Raises ManifestError after the last job."""
+    mistakes = Mistakes()
     for job in open_session(Flags.of(manifest, **settings), os.environ).jobs():
         if isinstance(job, Problem):
-            problems.append(job)
-        elif not problems:
+            mistakes.add(job)
+        elif not mistakes.count:
             yield job
-    if problems:
-        raise ManifestError(problems)
+    mistakes.check()
