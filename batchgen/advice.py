@@ -92,8 +92,8 @@ class Advisor:
 def _oddities(job: Job, known: Known) -> Iterator[tuple[Kind, str]]:
     """Each thing that is odd about a job, and the field that it is about."""
     request = job.request
-    if odd := request.keys() & known.not_taken:
-        yield from ((Kind.NOT_TAKEN, name) for name in sorted(odd))
+    if not known.not_taken.isdisjoint(request):
+        yield from ((Kind.NOT_TAKEN, name) for name in sorted(known.not_taken & request.keys()))
     if "mask" in request and "image" not in request:
         yield Kind.MASK_WITHOUT_IMAGE, "mask"
     elif known.repaints and not ("image" in request and "mask" in request):

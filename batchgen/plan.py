@@ -123,20 +123,19 @@ def make_plan(
     plan, count = Plan(selection), 0
     problems: list[Problem] = []
     for job in jobs:
-        if isinstance(job, Problem):
+        if isinstance(job, Job):
+            plan.total += 1
+            stands, selected = standing(job), plan.selected
+            mark = _mark(plan, job, stands)
+            plan.marks.append(mark)
+            if plan.selected > selected:
+                hear(job, stands, mark)
+        elif isinstance(job, Tally):
+            plan.count(job)
+        else:
             count += 1
             if len(problems) < SHOWN_PROBLEMS:
                 problems.append(job)
-            continue
-        if isinstance(job, Tally):
-            plan.count(job)
-            continue
-        plan.total += 1
-        stands, selected = standing(job), plan.selected
-        mark = _mark(plan, job, stands)
-        plan.marks.append(mark)
-        if plan.selected > selected:
-            hear(job, stands, mark)
     if problems:
         raise ManifestError(problems, count)
     return plan

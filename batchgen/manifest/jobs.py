@@ -60,6 +60,8 @@ def jobs(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem]
     for row in rows:
         if isinstance(row, Problem):
             yield row
+        elif builder.stands_for_itself(row):
+            yield from builder.alone(row)
         else:
             yield from builder.jobs(row)
 
@@ -73,6 +75,8 @@ def survey(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Proble
     for row in rows:
         if isinstance(row, Problem):
             yield row
+        elif builder.stands_for_itself(row):
+            yield from builder.alone(row)
         else:
             yield from builder.survey(row)
 
@@ -119,20 +123,30 @@ class _Builder:
         mentioned = {name: templates.mentioned(value) for name, value in self.base.items()}
         self.default_names = {name: names for name, names in mentioned.items() if names}
 
+    def stands_for_itself(self, row: Row) -> bool:
+        return not self.default_names and stands_for_itself(row)
+
+    def alone(self, row: Row) -> Iterable[Job | Problem]:
+        """The job of a row that stands for itself, or its problems."""
+        built = self._build(Variant(row))
+        return (built,) if isinstance(built, Job) else dict.fromkeys(built)
+
     def jobs(self, row: Row) -> Iterator[Job | Problem]:
         """All the jobs that a row stands for, or its problems."""
-        if stands_for_itself(row) and not self.default_names:
-            yield from self._built([Variant(row)])
-            return
         expansion = self._expansion(row)
         yield from expansion if isinstance(expansion, list) else self._built(expansion.variants())
 
     def survey(self, row: Row) -> Iterator[Job | Problem | Tally]:
         """As `jobs`, with a Tally in the place of very many."""
-        expansion = [] if stands_for_itself(row) else self._expansion(row)
-        if isinstance(expansion, list) or expansion.count <= LARGE or not expansion.tells_apart():
-            yield from self.jobs(row)
-            return
+        expansion = self._expansion(row)
+        if isinstance(expansion, list):
+            yield from expansion
+        elif expansion.count <= LARGE or not expansion.tells_apart():
+            yield from self._built(expansion.variants())
+        else:
+            yield from self._sampled(expansion)
+
+    def _sampled(self, expansion: Expansion) -> Iterator[Job | Problem | Tally]:
         models = Counter({model or self.base.get("model", ""): count for model, count in expansion.models().items()})
         for found in self._built(expansion.sample()):
             yield found
@@ -179,7 +193,8 @@ class _Builder:
 
     def _build(self, variant: Variant) -> Job | list[Problem]:
         """The job, or what keeps the row from being one; nothing at all when that has been said for an earlier row."""
-        row, complaints = variant.row, list[Complaint]()
+        row = variant.row
+        complaints: list[Complaint] = []
         try:
             given = check(row.values)
         except Wrong as wrong:

@@ -79,8 +79,10 @@ class _Watcher:
     def __call__(self, job: Job, standing: Standing, mark: Mark) -> None:
         if mark is not Mark.DO:
             return
-        found = self._changes(job) if standing is Standing.CHANGED else []
-        self.by_name.update(change.name for change in found)
+        found: list[Change] = []
+        if standing is Standing.CHANGED:
+            found = self._changes(job)
+            self.by_name.update(change.name for change in found)
         if self.listed is not None:
             self.listed.append(Difference(job.id, job.line, standing, found))
 
