@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, Complaint, Wrong, check, nearest, shown
+from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, Complaint, Wrong, check, merged, nearest, shown
 from batchgen.manifest.formats import Format, format_of
 from batchgen.manifest.reading import Rows
 from batchgen.manifest.row import Place, Row, nowhere
@@ -35,14 +35,9 @@ class Include:
         """A mistake in the name of the file, at its place in the manifest."""
         return Problem(self.file, *self.place("from"), what, fix)
 
-    def row(self, row: Row, file: str) -> Row:
-        """A row of the file called `file`, with what stands beside `from`."""
-        values = self.beside | row.values
-        for name in NESTED:
-            own, low = row.values.get(name), self.beside.get(name)
-            if isinstance(own, dict) and isinstance(low, dict):
-                values[name] = low | own
-        return Row(row.line, values, row.place, row.variables, row.file or file)
+    def row(self, row: Row) -> Row:
+        """A row of the file, with what stands beside `from`."""
+        return Row(row.line, merged(self.beside, row.values), row.place, row.variables, self.path)
 
 
 Open = Callable[[Include], Rows]

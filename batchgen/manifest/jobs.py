@@ -214,7 +214,7 @@ class _Builder:
         if "params" in whole:
             request |= whole["params"]
         mark = fingerprint(self.rules.style, model, request)
-        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line, variant.axes)
+        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line, variant.axes, row.file)
 
     def _claim(self, given: dict[str, Any], suffix: str, complaints: list[Complaint]) -> str:
         """The job's id, taken in the book; complains about one that may not be."""

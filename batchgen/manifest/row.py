@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +26,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """What one row says: field names and raw values, `params` and `meta` as dicts; empty fields are left out.
 
     `variables` are what its templates may name: a table's other columns. `file` is where the row stands if that is not
-    the manifest itself.
+    the manifest itself, as the manifest names it.
     """
 
     line: int
@@ -39,7 +40,8 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         line, column = self.place(field)
         given = self.values.get("id")
         job = text.printable(given, 100) if isinstance(given, str) else None
-        return Problem(self.file or file, line, column, what, fix, job, field, self._said(field))
+        where = str(PurePath(file).parent / self.file) if self.file else file
+        return Problem(where, line, column, what, fix, job, field, self._said(field))
 
     def _said(self, path: str) -> str | None:
         """What stands in a known field, where it is one value. Anything else could be a key in the wrong place."""
