@@ -120,6 +120,7 @@ class _Builder:
         self.book = ids.IdBook()
         self.base = merged(rules.defaults, rules.overrides)
         self.default_inputs: dict[str, FileInput | None] = {}
+        self.told: set[Problem] = set()
         mentioned = {name: templates.mentioned(value) for name, value in self.base.items()}
         self.default_names = {name: names for name, names in mentioned.items() if names}
 
@@ -163,7 +164,19 @@ class _Builder:
             if not wrong:
                 return expansion
             expansion = wrong
-        return [row.problem(self.rules.name, *complaint) for complaint in expansion]
+        return self._problems(row, expansion)
+
+    def _problems(self, row: Row, complaints: Iterable[Complaint]) -> list[Problem]:
+        """Complaints at their places; one that the rows of a file have in common is told for the first of them only."""
+        problems = []
+        for complaint in complaints:
+            problem = row.problem(self.rules.name, *complaint)
+            if problem in self.told:
+                continue
+            if row.is_lent(complaint.field):
+                self.told.add(problem)
+            problems.append(problem)
+        return problems
 
     def _literal(self, expansion: Expansion, given: Container[str]) -> Iterator[Complaint]:
         """Defaults that were meant as templates: they would be sent with the names in them."""
@@ -205,9 +218,9 @@ class _Builder:
         job_id = self._claim(given, variant.suffix, complaints)
         if "seed" in whole or variant.seed is not None:
             whole["seed"] = _seed(whole.get("seed"), variant, job_id, complaints)
-        problems = [row.problem(self.rules.name, *complaint) for complaint in complaints] if complaints else []
+        problems = self._problems(row, complaints) if complaints else []
         usable = self._read_inputs(row, given, whole, problems) if "image" in whole or "mask" in whole else True
-        if problems or not usable:
+        if complaints or not usable:
             return problems
         model = whole["model"]
         request = {name: whole[name] for name in _SENT if name in whole}
@@ -231,14 +244,15 @@ class _Builder:
         return self.book.claim_derived(ids.derived(given.get("prompt", ""), canonical(said)) + suffix)
 
     def _read_inputs(self, row: Row, given: dict[str, Any], whole: dict[str, Any], problems: list[Problem]) -> bool:
-        """Put the digests of image and mask into `whole`; False if a default picture is unusable."""
+        """Put the digests of image and mask into `whole`; False if one is unusable."""
         usable = True
         for name in _INPUTS:
             if name in given:
                 try:
                     whole[name] = self.rules.digest(given[name])
                 except ValueError as error:
-                    problems.append(row.problem(self.rules.name, name, f"{name}: {text.printable(str(error))}"))
+                    problems += self._problems(row, [Complaint(name, f"{name}: {text.printable(str(error))}")])
+                    usable = False
             elif name in whole:
                 whole[name] = self._default_input(name, whole[name], problems)
                 usable = usable and whole[name] is not None
