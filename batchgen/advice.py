@@ -54,7 +54,7 @@ _UNKNOWN = Known()
 
 
 class Advice(msgspec.Struct):
-    """What may be a mistake in `count` jobs, the first of which is `job` in `line` of the manifest."""
+    """What may be a mistake in `count` jobs, the first of which is `job` in `line` of `file` (None: the manifest)."""
 
     kind: Kind
     model: str
@@ -64,10 +64,12 @@ class Advice(msgspec.Struct):
     count: int
     job: str
     line: int
+    file: str | None = None
 
     def __str__(self) -> str:
         first = "job" if self.count == 1 else "first in job"
-        return f"{counted(self.count, 'job')}: {self.what}; {self.fix} ({first} {self.job!r}, line {self.line})"
+        where = f"line {self.line}" + (f" of {printable(self.file, 100)}" if self.file else "")
+        return f"{counted(self.count, 'job')}: {self.what}; {self.fix} ({first} {self.job!r}, {where})"
 
 
 @dataclass
@@ -82,7 +84,8 @@ class Advisor:
                 found.count += 1
             elif len(self._warnings) < _MOST_WARNINGS:
                 what, fix = _words(kind, name, job)
-                self._warnings[kind, job.model, name] = Advice(kind, job.model, name, what, fix, 1, job.id, job.line)
+                found = Advice(kind, job.model, name, what, fix, 1, job.id, job.line, job.file)
+                self._warnings[kind, job.model, name] = found
 
     def warnings(self) -> list[Advice]:
         """What was found, the most frequent first."""
@@ -92,8 +95,8 @@ class Advisor:
 def _oddities(job: Job, known: Known) -> Iterator[tuple[Kind, str]]:
     """Each thing that is odd about a job, and the field that it is about."""
     request = job.request
-    if odd := request.keys() & known.not_taken:
-        yield from ((Kind.NOT_TAKEN, name) for name in sorted(odd))
+    if not known.not_taken.isdisjoint(request):
+        yield from ((Kind.NOT_TAKEN, name) for name in sorted(known.not_taken & request.keys()))
     if "mask" in request and "image" not in request:
         yield Kind.MASK_WITHOUT_IMAGE, "mask"
     elif known.repaints and not ("image" in request and "mask" in request):

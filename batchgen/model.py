@@ -173,7 +173,8 @@ class Job(msgspec.Struct, frozen=True):
 
     `request` is what is sent beside the model, as plain JSON values; `image` and `mask` stand in it as
     `FileInput`. `fingerprint` is a hash of API style, model and request. `axes` says which values of its matrix the
-    job has, and its number among the repetitions.
+    job has, and its number among the repetitions. `file` is where `line` counts if that is not the manifest itself, as
+    the manifest names it.
     """
 
     id: str
@@ -183,6 +184,7 @@ class Job(msgspec.Struct, frozen=True):
     meta: dict[str, Any]
     line: int
     axes: dict[str, str] = {}
+    file: str | None = None
 
     @property
     def prompt(self) -> str:
@@ -324,7 +326,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost_usd` is what was surely paid for it, `exposure_usd` what may have been paid without a picture; both are None
     where the model's price is not known.
-    `axes` is left out where nothing varied. Fields may be added, never renamed; `v` counts incompatible changes.
+    `line` counts in `file`, left out where it is the manifest itself; `axes` is left out where nothing varied.
+    Fields may be added, never renamed; `v` counts incompatible changes.
     """
 
     v: int = 1
@@ -348,6 +351,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     exposure_usd: float | None = None
     notes: tuple[str, ...] = ()
     axes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    file: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Reply(msgspec.Struct, frozen=True):

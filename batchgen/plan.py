@@ -121,18 +121,17 @@ def make_plan(
     """
     plan, mistakes = Plan(selection), Mistakes()
     for job in jobs:
-        if isinstance(job, Problem):
-            mistakes.add(job)
-            continue
-        if isinstance(job, Tally):
+        if isinstance(job, Job):
+            plan.total += 1
+            stands, selected = standing(job), plan.selected
+            mark = _mark(plan, job, stands)
+            plan.marks.append(mark)
+            if plan.selected > selected:
+                hear(job, stands, mark)
+        elif isinstance(job, Tally):
             plan.count(job)
-            continue
-        plan.total += 1
-        stands, selected = standing(job), plan.selected
-        mark = _mark(plan, job, stands)
-        plan.marks.append(mark)
-        if plan.selected > selected:
-            hear(job, stands, mark)
+        else:
+            mistakes.add(job)
     mistakes.check()
     return plan
 

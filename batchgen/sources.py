@@ -1,4 +1,4 @@
-"""Where bytes of the user's come from: manifests, and the pictures that jobs send. Opens files; decides nothing.
+"""Where manifests come from, and the files that they read. Opens files; decides nothing.
 
 What a manifest means is `manifest`'s; here it is opened as often as it is read, and watched for edits.
 """
@@ -6,36 +6,21 @@ What a manifest means is `manifest`'s; here it is opened as often as it is read,
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from batchgen import images
 from batchgen.manifest import Document, Format, Include, Row, format_of, included, read
 from batchgen.manifest.row import Place, nowhere
-from batchgen.model import (
-    BadAnswer,
-    FileInput,
-    Header,
-    InputChanged,
-    Job,
-    ManifestChanged,
-    Problem,
-    StorageError,
-    UsageError,
-)
+from batchgen.model import Header, ManifestChanged, Problem, StorageError, UsageError
 from batchgen.text import printable
-
-MAX_INPUT_BYTES = 20 << 20
-
 
 STANDARD_INPUT = Path("-")
 MAX_NOTES = 20
@@ -201,59 +186,3 @@ def _known_format(path: Path, format: str | None) -> Format:
             f"{path}: the kind of manifest is not known by its name (known: {known}); name it with --format"
         )
     return found
-
-
-@dataclass
-class Inputs:
-    """The pictures that jobs send, found relative to the manifest."""
-
-    base: Path
-    _known: dict[str, FileInput] = field(default_factory=dict)
-
-    def digest(self, path: str) -> FileInput:
-        """What the file is now; each file is read once a plan. Raises ValueError saying what is wrong with it."""
-        if path not in self._known:
-            self._known[path] = FileInput(path, hashlib.sha256(self._read(path)).hexdigest())
-        return self._known[path]
-
-    def read(self, job: Job) -> dict[str, bytes]:
-        """The bytes of the job's pictures by field name. Raises InputChanged where they are not those of the plan."""
-        found = {}
-        for name, value in job.request.items():
-            if isinstance(value, FileInput):
-                try:
-                    data = self._read(value.path)
-                except ValueError as error:
-                    raise InputChanged(f"{name}: {error}") from error
-                if hashlib.sha256(data).hexdigest() != value.sha256:
-                    raise InputChanged(
-                        f"{name}: {value.path} was edited since the run began; run the same command again"
-                    )
-                found[name] = data
-        return found
-
-    def _read(self, path: str) -> bytes:
-        place = self.base / path
-        try:
-            if not place.is_file():
-                raise ValueError(f"there is no file {path!r} (looked for {place})")
-            if (size := place.stat().st_size) > MAX_INPUT_BYTES:
-                raise ValueError(f"{path!r} has {size >> 20} MiB; at most {MAX_INPUT_BYTES >> 20} MiB can be sent")
-            data = place.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{path!r} cannot be read: {error.strerror}") from error
-        try:
-            images.check(data)
-        except BadAnswer as error:
-            raise ValueError(f"{path!r} cannot be sent: {error}") from error
-        return data
-
-
-def encoder(inputs: Inputs, encode: Callable[..., bytes]) -> Callable[[Job], bytes]:
-    """From a job to the body of its request, its pictures read and checked on the way."""
-
-    def body(job: Job) -> bytes:
-        plain = {name: value for name, value in job.request.items() if not isinstance(value, FileInput)}
-        return encode(job.model, plain, inputs.read(job))
-
-    return body

@@ -131,4 +131,5 @@ entries = st.builds(
     exposure_usd=st.none() | finite,
     notes=st.lists(texts, max_size=2).map(tuple),
     axes=st.just(msgspec.UNSET) | st.dictionaries(texts, texts, min_size=1, max_size=2),
+    file=st.just(msgspec.UNSET) | texts,
 )

@@ -73,3 +73,15 @@ def test_alike_warnings_are_one_line_with_a_count_and_the_first_place() -> None:
 def test_warnings_do_not_grow_with_the_models() -> None:
     """Memory stays bounded however many models a manifest names."""
     assert len(warned(*(job(model=f"m{number}", seed=-1) for number in range(1000)))) == 100
+
+
+def test_a_warning_says_where_its_first_job_stands() -> None:
+    """A line is one of the manifest, unless the warning names the file that `from` read."""
+    advisor = Advisor()
+    for id, model, file in (("a", SCHNELL, None), ("b", FILL, "sets/p.csv")):
+        advisor(Job(id, "f", model, {"prompt": "x", **PAIR, "negative_prompt": "y"}, {}, 8, file=file))
+    said = [str(warning) for warning in advisor.warnings() if warning.field == "negative_prompt"]
+    assert [text.rpartition("; ")[2] for text in said] == [
+        "it may be ignored or refused (job 'a', line 8)",
+        "it may be ignored or refused (job 'b', line 8 of sets/p.csv)",
+    ]

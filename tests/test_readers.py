@@ -31,6 +31,13 @@ def values_of(format: str, text: str | bytes, notes: list[str] | None = None) ->
     return [row.values for row in rows if isinstance(row, Row)]
 
 
+def digest(path: str) -> FileInput:
+    """Every picture is there but those called `.none`."""
+    if path.endswith(".none"):
+        raise ValueError(f"there is no file {path!r}")
+    return FileInput(path, "ab")
+
+
 def jobs_of(format: str, text: str | bytes, files: dict[str, str] | None = None) -> list[Job | Problem]:
     """Jobs and problems of a manifest beside which these files lie."""
     held = files or {}
@@ -43,7 +50,7 @@ def jobs_of(format: str, text: str | bytes, files: dict[str, str] | None = None)
 
     data = text if isinstance(text, bytes) else text.encode()
     document = read("m", Format(format), io.BytesIO(data), include=include)
-    rules = Rules("m", "nebula", lambda path: FileInput(path, "ab"), {"model": "flux"} | document.header.defaults)
+    rules = Rules("m", "nebula", digest, {"model": "flux"} | document.header.defaults)
     return list(jobs(document.rows, rules))
 
 
@@ -631,6 +638,13 @@ def test_mistakes_around_from_have_their_places(manifest: str, problem: str) -> 
     assert problems_of("yaml", manifest, FILES | BAD_FILES)[0].startswith(problem)
 
 
+def test_seeds_beside_from_make_a_picture_each_of_every_row() -> None:
+    """What makes several jobs of one may stand beside `from` as it may in a job."""
+    found = jobs_of("yaml", "- {from: t.txt, seed: [3, 14], matrix: {width: [1, 2]}}\n", FILES)
+    said = [(job.request["width"], job.request["seed"]) for job in found if isinstance(job, Job)]
+    assert said == [(1, 3), (1, 14), (2, 3), (2, 14)] and len(found) == 4
+
+
 @pytest.mark.parametrize("beside", ["width: wide", "params: {width: 1}", "meta: {x: .nan}", "widht: 3", "id: fox"])
 def test_one_mistake_beside_from_is_one_problem(beside: str) -> None:
     """What is wrong beside `from` is told once, at its own place, however many rows it would be the default of."""
@@ -650,3 +664,32 @@ def test_a_table_in_a_text_file_is_told_before_its_header_is_drawn(lines: str, t
     notes: list[str] = []
     assert [set(values) for values in values_of("txt", lines, notes)] == [{"prompt"}] * 2
     assert notes == ["m: its first line holds a tab; is it a table? then --format csv, or tsv"] * told
+
+
+@pytest.mark.parametrize(
+    ("beside", "problem"),
+    [
+        ("matrix: {a: 3}", "m:1:29: axis 'a': expected a list"),
+        ("repeat: 0", "m:1:17: repeat: expected a whole number"),
+        ("matrix: {a: [1, 2]}", "m:1:29: axis 'a': it sets no field"),
+        ("seed: [3, 3]", "m:1:23: seed: 3 stands here twice"),
+        ("image: gone.none", "m:1:24: image: there is no file 'gone.none'"),
+        ("repeat: 2, id: fox", "m:1:32: id: 'fox-1' is taken by an earlier job"),
+    ],
+)
+def test_one_mistake_that_only_jobs_show_is_one_problem(beside: str, problem: str) -> None:
+    """What stands beside `from` and is wrong for every row alike is told once, at its place in the manifest."""
+    told = problems_of("yaml", f"- {{from: t.txt, {beside}}}\n", FILES | {"t.txt": "a\nb\nc\n"})
+    assert told[0].startswith(problem)
+    assert len(told) == (2 if "id" in beside else 1)
+
+
+def test_a_template_beside_from_is_told_for_each_row_that_it_does_not_fit() -> None:
+    """What depends on the row is told where the row stands: each may need a remedy of its own."""
+    rows = {"o.jsonl": '{"prompt": "x", "pic": "a"}\n{"prompt": "y", "pic": "b"}\n{"prompt": "z", "image": "c.none"}\n'}
+    told = problems_of("yaml", '- {from: o.jsonl, image: "{pic}.none"}\n', rows)
+    assert [problem.partition("; ")[0] for problem in told] == [
+        "o.jsonl:1:1: image: there is no file 'a.none'",
+        "o.jsonl:2:1: image: there is no file 'b.none'",
+        "o.jsonl:3:26: image: there is no file 'c.none'",
+    ]

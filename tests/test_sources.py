@@ -63,7 +63,8 @@ jobs:
   - from: sets/p.csv
     meta: {{night: 1}}
   - from: sets/b.jsonl
-  - {{from: sets/t.txt, seed: 3}}
+  - {{from: sets/t.txt, seed: 3, repeat: 1}}
+  - a bird
 """)  # fmt: skip
     assert main(["run", str(manifest), "--api", "sandbox"]) == 0
     said = capsys.readouterr().err
@@ -71,7 +72,9 @@ jobs:
     done = {entry["request"]["prompt"]: entry for entry in place.log}
     assert done["a; fox"]["meta"] == {"Category": "animals", "night": 1}
     assert (done["a cat"]["job"], done["a cat"]["request"]["width"]) == ("r/1", 32)
-    assert len(place.log) == 4 and len(place.files()) == 4
+    places = sorted((entry.get("file", "m.yaml"), entry["line"]) for entry in place.log)
+    assert places == [("m.yaml", 8), ("sets/b.jsonl", 1), ("sets/p.csv", 3), ("sets/t.txt", 1), ("sets/t.txt", 2)]
+    assert len(place.log) == 5 and len(place.files()) == 5
     assert "is taken for the prompt" in place.summary["notices"][0]
     assert main(["run", str(manifest), "--api", "sandbox"]) == 0
     assert place.summary["requests"] == 0

@@ -76,6 +76,7 @@ class Draft:
             finished_at=timestamp(utc),
             notes=saved.notes,
             axes=job.axes or msgspec.UNSET,
+            file=job.file or msgspec.UNSET,
         )
 
 

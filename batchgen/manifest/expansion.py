@@ -111,7 +111,7 @@ class Expansion(msgspec.Struct, frozen=True):
                 said["id"] += "" if NUMBER in self.id.names else suffix
                 suffix = ""
             seed = self.seeds[number - 1] if self.seeds else None
-            row = Row(self.row.line, fields | said, place, file=self.row.file)
+            row = Row(self.row.line, fields | said, place, file=self.row.file, lent=self.row.lent)
             yield Variant(row, number, seed, suffix, numbered)
 
 

@@ -156,10 +156,10 @@ def check(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Both, where `high` wins; params and meta are merged name by name."""
+    """Both, where `high` wins; params and meta are merged name by name, where both are mappings."""
     both = low | high
     for name in NESTED:
-        if name in low and name in high:
+        if name in low and name in high and isinstance(low[name], dict) and isinstance(high[name], dict):
             both[name] = low[name] | high[name]
     return both
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, Complaint, Wrong, check, nearest, shown
+from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, Complaint, Wrong, check, merged, nearest, shown
 from batchgen.manifest.formats import Format, format_of
 from batchgen.manifest.reading import Rows
-from batchgen.manifest.row import Place, Row, nowhere
+from batchgen.manifest.row import Lent, Place, Row, nowhere
 from batchgen.model import Problem
 
 OWN = ("from", "columns", "format")
@@ -31,18 +32,21 @@ class Include:
     has_prompt: bool = False
     place: Place = nowhere
 
+    @cached_property
+    def constant(self) -> set[str]:
+        """What stands beside `from` and means the same for every row."""
+        return {name for name, value in self.beside.items() if _expands(name, value) or not _has_template(value)}
+
     def problem(self, what: str, fix: str = "") -> Problem:
         """A mistake in the name of the file, at its place in the manifest."""
         return Problem(self.file, *self.place("from"), what, fix)
 
-    def row(self, row: Row, file: str) -> Row:
-        """A row of the file called `file`, with what stands beside `from`."""
-        values = self.beside | row.values
-        for name in NESTED:
-            own, low = row.values.get(name), self.beside.get(name)
-            if isinstance(own, dict) and isinstance(low, dict):
-                values[name] = low | own
-        return Row(row.line, values, row.place, row.variables, row.file or file)
+    def row(self, row: Row) -> Row:
+        """A row of the file, with what stands beside `from`."""
+        values, lent = merged(self.beside, row.values), None
+        if fields := self.constant - row.values.keys():
+            lent = Lent(fields, self.place)
+        return Row(row.line, values, row.place, row.variables, self.path, lent)
 
 
 Open = Callable[[Include], Rows]
@@ -119,13 +123,13 @@ def _names_field(path: str) -> bool:
 
 def _checked(beside: dict[str, Any], complaints: list[Complaint]) -> dict[str, Any]:
     """What stands beside `from` without what is wrong; what is or may be a template can be checked in its jobs only."""
-    later = {name for name, value in beside.items() if name in EXPANDING or _has_template(value)}
+    later = {name for name, value in beside.items() if _expands(name, value) or _has_template(value)}
     wrong: list[Complaint] = []
     try:
         check({name: value for name, value in beside.items() if name not in later})
     except Wrong as caught:
         wrong = caught.complaints
-    if "id" in beside and not (later & {"id", *EXPANDING}):
+    if "id" in beside and not (later & {"id", "seed", *EXPANDING}):
         fix = "remove it, or name a column as in '{name}'"
         wrong.append(Complaint("id", "id: every row would get the same id", fix))
     bad = {complaint.field.partition(".")[0] for complaint in wrong}
@@ -133,6 +137,11 @@ def _checked(beside: dict[str, Any], complaints: list[Complaint]) -> dict[str, A
         near = None if complaint.field in FIELDS else nearest(complaint.field, OWN)
         complaints.append(complaint._replace(fix=f"did you mean '{near}'?") if near else complaint)
     return {name: value for name, value in beside.items() if name not in bad}
+
+
+def _expands(name: str, value: Any) -> bool:
+    """Whether a field makes several jobs of each row."""
+    return name in EXPANDING or (name == "seed" and isinstance(value, list))
 
 
 def _has_template(value: Any) -> bool:

@@ -60,6 +60,8 @@ def jobs(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem]
     for row in rows:
         if isinstance(row, Problem):
             yield row
+        elif builder.stands_for_itself(row):
+            yield from builder.alone(row)
         else:
             yield from builder.jobs(row)
 
@@ -73,6 +75,8 @@ def survey(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Proble
     for row in rows:
         if isinstance(row, Problem):
             yield row
+        elif builder.stands_for_itself(row):
+            yield from builder.alone(row)
         else:
             yield from builder.survey(row)
 
@@ -116,23 +120,34 @@ class _Builder:
         self.book = ids.IdBook()
         self.base = merged(rules.defaults, rules.overrides)
         self.default_inputs: dict[str, FileInput | None] = {}
+        self.told: set[Problem] = set()
         mentioned = {name: templates.mentioned(value) for name, value in self.base.items()}
         self.default_names = {name: names for name, names in mentioned.items() if names}
 
+    def stands_for_itself(self, row: Row) -> bool:
+        return not self.default_names and stands_for_itself(row)
+
+    def alone(self, row: Row) -> Iterable[Job | Problem]:
+        """The job of a row that stands for itself, or its problems."""
+        built = self._build(Variant(row))
+        return (built,) if isinstance(built, Job) else dict.fromkeys(built)
+
     def jobs(self, row: Row) -> Iterator[Job | Problem]:
         """All the jobs that a row stands for, or its problems."""
-        if stands_for_itself(row) and not self.default_names:
-            yield from self._built([Variant(row)])
-            return
         expansion = self._expansion(row)
         yield from expansion if isinstance(expansion, list) else self._built(expansion.variants())
 
     def survey(self, row: Row) -> Iterator[Job | Problem | Tally]:
         """As `jobs`, with a Tally in the place of very many."""
-        expansion = [] if stands_for_itself(row) else self._expansion(row)
-        if isinstance(expansion, list) or expansion.count <= LARGE or not expansion.tells_apart():
-            yield from self.jobs(row)
-            return
+        expansion = self._expansion(row)
+        if isinstance(expansion, list):
+            yield from expansion
+        elif expansion.count <= LARGE or not expansion.tells_apart():
+            yield from self._built(expansion.variants())
+        else:
+            yield from self._sampled(expansion)
+
+    def _sampled(self, expansion: Expansion) -> Iterator[Job | Problem | Tally]:
         models = Counter({model or self.base.get("model", ""): count for model, count in expansion.models().items()})
         for found in self._built(expansion.sample()):
             yield found
@@ -149,7 +164,19 @@ class _Builder:
             if not wrong:
                 return expansion
             expansion = wrong
-        return [row.problem(self.rules.name, *complaint) for complaint in expansion]
+        return self._problems(row, expansion)
+
+    def _problems(self, row: Row, complaints: Iterable[Complaint]) -> list[Problem]:
+        """Complaints at their places; one that the rows of a file have in common is told for the first of them only."""
+        problems = []
+        for complaint in complaints:
+            problem = row.problem(self.rules.name, *complaint)
+            if problem in self.told:
+                continue
+            if row.is_lent(complaint.field):
+                self.told.add(problem)
+            problems.append(problem)
+        return problems
 
     def _literal(self, expansion: Expansion, given: Container[str]) -> Iterator[Complaint]:
         """Defaults that were meant as templates: they would be sent with the names in them."""
@@ -179,7 +206,8 @@ class _Builder:
 
     def _build(self, variant: Variant) -> Job | list[Problem]:
         """The job, or what keeps the row from being one; nothing at all when that has been said for an earlier row."""
-        row, complaints = variant.row, list[Complaint]()
+        row = variant.row
+        complaints: list[Complaint] = []
         try:
             given = check(row.values)
         except Wrong as wrong:
@@ -190,16 +218,16 @@ class _Builder:
         job_id = self._claim(given, variant.suffix, complaints)
         if "seed" in whole or variant.seed is not None:
             whole["seed"] = _seed(whole.get("seed"), variant, job_id, complaints)
-        problems = [row.problem(self.rules.name, *complaint) for complaint in complaints] if complaints else []
+        problems = self._problems(row, complaints) if complaints else []
         usable = self._read_inputs(row, given, whole, problems) if "image" in whole or "mask" in whole else True
-        if problems or not usable:
+        if complaints or not usable:
             return problems
         model = whole["model"]
         request = {name: whole[name] for name in _SENT if name in whole}
         if "params" in whole:
             request |= whole["params"]
         mark = fingerprint(self.rules.style, model, request)
-        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line, variant.axes)
+        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line, variant.axes, row.file)
 
     def _claim(self, given: dict[str, Any], suffix: str, complaints: list[Complaint]) -> str:
         """The job's id, taken in the book; complains about one that may not be."""
@@ -216,14 +244,15 @@ class _Builder:
         return self.book.claim_derived(ids.derived(given.get("prompt", ""), canonical(said)) + suffix)
 
     def _read_inputs(self, row: Row, given: dict[str, Any], whole: dict[str, Any], problems: list[Problem]) -> bool:
-        """Put the digests of image and mask into `whole`; False if a default picture is unusable."""
+        """Put the digests of image and mask into `whole`; False if one is unusable."""
         usable = True
         for name in _INPUTS:
             if name in given:
                 try:
                     whole[name] = self.rules.digest(given[name])
                 except ValueError as error:
-                    problems.append(row.problem(self.rules.name, name, f"{name}: {text.printable(str(error))}"))
+                    problems += self._problems(row, [Complaint(name, f"{name}: {text.printable(str(error))}")])
+                    usable = False
             elif name in whole:
                 whole[name] = self._default_input(name, whole[name], problems)
                 usable = usable and whole[name] is not None

@@ -47,7 +47,7 @@ def included(include: Include, name: str, lines: Iterable[bytes], note: Note = u
             continue
         if "prompt" in include.beside and "prompt" in row.values:
             note(f"{name}: its own prompts win over the prompt beside 'from'")
-        yield include.row(row, name)
+        yield include.row(row)
 
 
 def _rows(include: Include, name: str, lines: Iterable[bytes], note: Note) -> Rows:

@@ -45,14 +45,19 @@ def stands_for_itself(row: Row) -> bool:
     values = row.values
     if not EXPANDING.keys().isdisjoint(values) or type(values.get("seed")) is list:
         return False
-    return not row.variables or all(map(_is_literal, values.values()))
+    return not row.variables or _literal(values)
 
 
-def _is_literal(value: Any) -> bool:
-    """Whether surely no template is in a value: a quick look that gives up on what is nested."""
-    if isinstance(value, dict):
-        return all(not isinstance(inner, dict) and _is_literal(inner) for inner in value.values())
-    return not isinstance(value, list) and not (isinstance(value, str) and ("{" in value or "}" in value))
+def _literal(values: dict[str, Any], *, nested: bool = False) -> bool:
+    """Whether surely no template is in the values: a quick look that gives up on what is nested deeper than a row."""
+    for value in values.values():
+        kind = type(value)
+        if kind is str:
+            if "{" in value or "}" in value:
+                return False
+        elif kind is list or (kind is dict and (nested or not _literal(value, nested=True))):
+            return False
+    return True
 
 
 def unfold(row: Row) -> Expansion | list[Complaint]:

@@ -30,12 +30,16 @@ from batchgen.text import counted, duration, printable, size
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """One job to be done: where it stands, and what of it changed since the log's last entry for it."""
+    """One job to be done: where it stands, and what of it changed since the log's last entry for it.
+
+    `file` is where `line` counts if that is not the manifest itself.
+    """
 
     job: str
     line: int
     standing: Standing
     changes: list[Change]
+    file: str | None = None
 
     def __str__(self) -> str:
         said = "; ".join(map(str, self.changes))
@@ -81,10 +85,12 @@ class _Watcher:
     def __call__(self, job: Job, standing: Standing, mark: Mark) -> None:
         if mark is not Mark.DO:
             return
-        found = self._changes(job) if standing is Standing.CHANGED else []
-        self.by_name.update(change.name for change in found)
+        found: list[Change] = []
+        if standing is Standing.CHANGED:
+            found = self._changes(job)
+            self.by_name.update(change.name for change in found)
         if self.listed is not None:
-            self.listed.append(Difference(job.id, job.line, standing, found))
+            self.listed.append(Difference(job.id, job.line, standing, found, job.file))
 
     def _changes(self, job: Job) -> list[Change]:
         assert self.records is not None

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 import batchgen
 from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
 from batchgen.client import Client, Endpoint
+from batchgen.inputs import encoder
 from batchgen.model import FileInput, Job, Secret
 from batchgen.pacing import Pace
 from batchgen.protocol import nebula
 from batchgen.runner.context import Run
 from batchgen.runner.outside import Link
 from batchgen.settings import SANDBOX, Settings
-from batchgen.sources import encoder
 from batchgen.world import Account
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from batchgen import manifest, settings
 from batchgen.clock import SystemClock
 from batchgen.folder import Records, State, read_state
+from batchgen.inputs import Inputs
 from batchgen.layout import IMAGES, LOG
 from batchgen.manifest import Rules, Tally
 from batchgen.model import Job, Problem, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.settings import SANDBOX, Flags, Settings
-from batchgen.sources import STANDARD_INPUT, Inputs, Source, open_manifest
+from batchgen.sources import STANDARD_INPUT, Source, open_manifest
 from batchgen.text import counted, printable
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from world import Hang
 
 from batchgen.account import SharedAccount
+from batchgen.inputs import encoder
 from batchgen.model import BatchgenError, ExitCode, Secret
 from batchgen.pacing import Pace
 from batchgen.protocol import nebula
@@ -26,7 +27,6 @@ from batchgen.runner import Voice, open_session, run
 from batchgen.runner.context import Run
 from batchgen.runner.outside import Link, Outside
 from batchgen.settings import Flags
-from batchgen.sources import encoder
 from batchgen.summary import Summary
 from nights import promises
 from nights.disk import Disk
