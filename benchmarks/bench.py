@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import answers
-import server
+import nginx
 
 HERE = Path(__file__).parent
 IN_FLIGHT = 32
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(NAMES), help="contestants; read, write and batchgen always run")
     parser.add_argument("--space", default="/dev/shm", type=Path, help="where files are written; tmpfs for CPU ratios")
     asked = parser.parse_args()
-    server.find()
+    nginx.find()
     names = _present([name for name in NAMES if name in ("read", "write", "batchgen", *asked.only.split(","))])
     every = sorted(os.sched_getaffinity(0))
     server_core, cores = (every[0], frozenset(every[1:2])) if len(every) > 1 else (None, frozenset())
@@ -168,7 +168,7 @@ def main() -> None:
         space.chmod(0o755)
         (space / "answers").mkdir()
         pictures = answers.build(space / "answers")
-        with server.serving(space, server_core) as url:
+        with nginx.serving(space, server_core) as url:
             for size in (size for size in answers.SIZES if size.name in asked.sizes):
                 courses = [Course(name, f"{url}/{size.name}", pictures[size.name], cores=cores) for name in names]
                 print(table(size, compare(size, courses, asked.rounds, space)), end="\n\n", flush=True)
