@@ -6,11 +6,11 @@ MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 SEEDS ?= 0 5000
 
-.PHONY: help run test soak nights format clean
+.PHONY: help run test soak nights endurance format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 11
 
 run: $(VENV)/installed ## make the pictures of MANIFEST (jobs/demo.yaml) by API (sandbox; nebula for real ones)
 	@exec $(BIN)/batchgen run $(MANIFEST) --api $(API)
@@ -29,6 +29,10 @@ soak: $(VENV)/installed-dev ## the long form of crash tests and properties: all 
 nights: $(VENV)/installed-dev ## thousands of simulated nights (SEEDS="0 5000"), every failing file operation, every cut byte
 	PYTHONPATH=tests $(BIN)/python -m nights $(SEEDS)
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest -n 2 tests/test_io_sweep.py --timeout 7200 -q
+
+endurance: $(VENV)/installed ## an hour with faults, then 100,000 jobs: does memory grow, do the numbers add up
+	$(BIN)/python benchmarks/soak.py hour
+	$(BIN)/python benchmarks/soak.py jobs
 
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .

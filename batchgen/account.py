@@ -24,6 +24,7 @@ from batchgen.world import Clock
 
 BUSY_S = 10.0
 REST_S = 60.0
+LOOK_S = 0.5
 _TABLE = "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, state TEXT NOT NULL)"
 
 
@@ -36,6 +37,19 @@ def store_path(env: Mapping[str, str]) -> Path | None:
     """`$XDG_STATE_HOME/batchgen/accounts.sqlite3`, by default below `~/.local/state`; None where nobody has a home."""
     folder = env.get("XDG_STATE_HOME") or (f"{env['HOME']}/.local/state" if env.get("HOME") else None)
     return Path(folder) / "batchgen" / "accounts.sqlite3" if folder else None
+
+
+def sent_on(day: str, path: Path, name: str) -> int | None:
+    """How many requests the account sent on a UTC day, as the store tells; None where it tells nothing. Only looks."""
+    if not path.is_file():
+        return None
+    try:
+        store = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOOK_S)
+        with contextlib.closing(store) as connection:
+            row = connection.execute("SELECT state FROM account WHERE name = ?", (name,)).fetchone()
+        return msgspec.json.decode(row[0], type=AccountState).on(day).sent if row else None
+    except (sqlite3.Error, OSError, msgspec.MsgspecError):
+        return None
 
 
 class MemoryAccount:

@@ -2,68 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from batchgen import __version__
+from batchgen.parser import LIMIT_FLAGS, Misused, make_parser
 
 if TYPE_CHECKING:
+    import argparse
+
+    from batchgen.model import Problem
     from batchgen.runner import Session
-
-EXIT_CODES = """\
-exit codes: 0 all selected jobs are done, 2 something said is wrong, 3 some jobs failed or are uncertain,
-4 work is left (run the same command again), 5 another run is at work there, 6 the account was refused,
-7 storage failed, 1 an error in batchgen, 129/130/143 ended by a signal
-"""
-
-EPILOG = f"""\
-first steps, without a key and without a network:
-  batchgen run jobs/demo.yaml --api sandbox     draw with the built-in stand-in for the API
-  batchgen check jobs/demo.yaml                 validate and plan; sends nothing
-  batchgen status jobs/demo.yaml                where it stands
-
-with the real API, put the key into NEBULA_API_KEY (never on the command line):
-  batchgen run jobs/demo.yaml --api nebula
-
-{EXIT_CODES}"""
-
-RUN = f"""\
-Make every picture of MANIFEST that is not there yet. The same command starts a run, resumes it after anything, and does
-nothing when nothing is left to do. Every flag beats the environment, the environment beats the manifest.
-
-  batchgen run jobs/animals.csv --max-cost 5 --price black-forest-labs/FLUX.1-schnell=0.003 --until 06:30
-  batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
-
-{EXIT_CODES}"""
-
-CHECK = """\
-Validate MANIFEST and say what a run would do: every problem at once, with its place. Sends nothing, changes nothing.
-
-  batchgen check jobs/animals.csv"""
-
-STATUS = """\
-Where an output folder stands, from its log; also while a run is at work there.
-
-  batchgen status outputs/animals
-  batchgen status jobs/animals.csv --json"""
-
-_LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
-    ("-c", "--concurrency", "concurrency", "requests in flight at most (default 8)"),
-    ("", "--rpm", "requests_per_minute", "requests a minute at most"),
-    ("", "--rpd", "requests_per_day", "requests a UTC day at most, over all runs with this key"),
-    ("", "--attempts", "attempts", "tries for a job in this run (default 4)"),
-    ("", "--timeout", "timeout_s", "seconds to wait for one answer (default 180; a shorter wait may pay for nothing)"),
-    ("", "--max-cost", "max_cost_usd", "US dollars that this output may cost over all its runs"),
-    ("", "--max-requests", "max_requests", "requests that this output may take over all its runs"),
-)
-
+    from batchgen.runner.online import Offer
 
 _RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
-_SHARED = ("output", "api", "api_url", "defaults", "prices", "retry", "redo", "redo_missing", "only", "limit")
+_CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
+_SHARED = ("output", "api", "api_url", "defaults", "prices", *_CHOICE)
 
 
 def entry() -> None:
@@ -81,218 +36,70 @@ def entry() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        return int(arguments.command(arguments))
+        arguments = make_parser().parse_args(argv)
+    except Misused as error:
+        if "--json" in argv:
+            _print_refusal(error.message, 2)
+        raise
+    try:
+        return int(_COMMANDS[arguments.command](arguments))
     except KeyboardInterrupt:
         return 130
     except SystemExit as interrupted:
-        from batchgen.progress import say
-
-        say("batchgen: ended by a signal before anything was sent")
-        return int(interrupted.code or 0)
+        return _ended_early(int(interrupted.code or 0), arguments)
     except Exception as error:
-        return _explain(error, verbose=getattr(arguments, "verbose", False))
+        return _explain(error, arguments)
 
 
-def _explain(error: Exception, *, verbose: bool) -> int:
+def _ended_early(code: int, arguments: argparse.Namespace) -> int:
+    from batchgen.progress import say
+
+    message = "ended by a signal before anything was sent"
+    say(f"batchgen: {message}")
+    if getattr(arguments, "json", False):
+        _print_refusal(message, code)
+    return code
+
+
+def _explain(error: Exception, arguments: argparse.Namespace) -> int:
+    """Say what went wrong, to people and, where it was asked for, to programs; the exit code."""
     from batchgen.model import BatchgenError, ExitCode, ManifestError
     from batchgen.progress import say
 
+    problems: Sequence[Problem] = ()
+    message, code, count = str(error), ExitCode.INTERNAL, 0
     if isinstance(error, ManifestError):
-        say(str(error))
-        more = f" (the first {len(error.problems)} are shown)" if error.count > len(error.problems) else ""
-        say(f"batchgen: {error.count} problem{'s' * (error.count != 1)} in the manifest{more}; nothing was sent")
-        return error.exit_code
-    if isinstance(error, BatchgenError):
-        say(f"batchgen: {error}")
-        return error.exit_code
-    if verbose:
-        import traceback
+        say(message)
+        problems, code, count = error.problems, error.exit_code, error.count
+        more = f" (the first {len(problems)} are shown)" if count > len(problems) else ""
+        message = f"{count} problem{'s' * (count != 1)} in the manifest{more}; nothing was sent"
+    elif isinstance(error, BatchgenError):
+        code = error.exit_code
+    else:
+        if getattr(arguments, "verbose", False):
+            import traceback
 
-        say("".join(traceback.format_exception(error)))
-    say(f"batchgen: unexpected error: {type(error).__name__}: {error} (please report it; --verbose shows where)")
-    return ExitCode.INTERNAL
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what was wrong without repeating what was given: it could be a key, and cron mails what is said."""
-
-    def error(self, message: str) -> NoReturn:
-        head, colon, given = message.partition("unrecognized arguments: ")
-        if colon:
-            names = [word.partition("=")[0] for word in given.split() if word.startswith("--")]
-            hint = " (a key is never an argument: use NEBULA_API_KEY)" if any("key" in name for name in names) else ""
-            message = f"{head}unknown arguments {' '.join(names)}{hint}"
-        super().error(message)
+            say("".join(traceback.format_exception(error)))
+        message = f"unexpected error: {type(error).__name__}: {error} (please report it; --verbose shows where)"
+    say(f"batchgen: {message}")
+    if getattr(arguments, "json", False):
+        _print_refusal(message, code, problems, count)
+    return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="batchgen",
-        description="Turns a manifest of prompts into pictures: overnight, unattended, nothing lost, nothing bought"
-        " twice.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"batchgen {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _run_command(commands)
-    _check_command(commands)
-    _status_command(commands)
-    _sandbox_command(commands)
-    return parser
+def _print_refusal(error: str, code: int, problems: Sequence[Problem] = (), count: int = 0) -> None:
+    from batchgen.model import Refusal
 
-
-def _command(commands: Any, name: str, does: Callable[[argparse.Namespace], int], help: str, about: str) -> Any:
-    parser = commands.add_parser(
-        name, help=help, description=about, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.set_defaults(command=does)
-    return parser
-
-
-def _manifest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".yaml, .csv, .tsv, .jsonl or .txt")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="output folder (default: outputs/<manifest name> in the nearest folder above the manifest with outputs/)",
-    )
-    parser.add_argument("--api", metavar="STYLE", help="nebula (default) or sandbox, the built-in stand-in")
-    parser.add_argument("--api-url", metavar="URL", help="another address of the API")
-    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="where the key is, instead of NEBULA_API_KEY")
-    parser.add_argument(
-        "-D",
-        dest="defaults",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="a default for every job, such as -D model=NAME or -D params.scheduler=ddim (repeatable)",
-    )
-    parser.add_argument(
-        "--price",
-        dest="prices",
-        action="append",
-        default=[],
-        metavar="MODEL=USD",
-        help="a picture's price (repeatable)",
-    )
-    choice = parser.add_argument_group("which jobs")
-    choice.add_argument(
-        "--retry",
-        action="append",
-        default=[],
-        choices=["failed", "uncertain"],
-        help="also jobs that ended so before (repeatable)",
-    )
-    choice.add_argument("--redo", action="store_true", help="all selected jobs again; old pictures go to superseded/")
-    choice.add_argument(
-        "--redo-missing", action="store_true", help="make missing pictures again however many are missing"
-    )
-    choice.add_argument("--only", action="append", default=[], metavar="GLOB", help="only ids like this (repeatable)")
-    choice.add_argument("--limit", type=_count, metavar="N", help="do at most N jobs")
-    parser.add_argument("--json", action="store_true", help="the result as one JSON object on standard output")
-
-
-def _run_command(commands: Any) -> None:
-    parser = _command(commands, "run", _run, "make what is missing", RUN)
-    _manifest_arguments(parser)
-    limits = parser.add_argument_group("limits")
-    for short, long, name, help in _LIMIT_FLAGS:
-        limits.add_argument(*filter(None, (short, long)), dest=name, metavar="N", help=help)
-    limits.add_argument(
-        "--on-quota", choices=["stop", "wait"], default="stop", help="when the day's quota is spent (default: stop)"
-    )
-    limits.add_argument(
-        "--give-up-after",
-        dest="give_up_after_s",
-        type=_duration,
-        metavar="TIME",
-        help="end when no answer came for so long (default 30m)",
-    )
-    limits.add_argument(
-        "--until",
-        metavar="HH:MM",
-        help="send nothing that could end after this local time (with Z: UTC; at most 16 h away)",
-    )
-    limits.add_argument(
-        "--max-runtime", dest="max_runtime_s", type=_duration, metavar="TIME", help="end after so long, such as 8h"
-    )
-    voice = parser.add_argument_group("what is said")
-    voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
-    voice.add_argument("--verbose", action="store_true", help="say every failed attempt")
-
-
-def _check_command(commands: Any) -> None:
-    _manifest_arguments(_command(commands, "check", _check, "validate and plan; sends nothing", CHECK))
-
-
-def _status_command(commands: Any) -> None:
-    parser = _command(commands, "status", _status, "where it stands", STATUS)
-    parser.add_argument("path", type=Path, metavar="DIR|MANIFEST", help="an output folder, or a manifest")
-    parser.add_argument("--json", action="store_true", help="as one JSON object on standard output")
-
-
-def _sandbox_command(commands: Any) -> None:
-    about = """\
-Serve a stand-in for the image API on 127.0.0.1 until interrupted: real HTTP, real pictures, faults on demand.
-
-  batchgen sandbox --port 8080 --latency 0.5-2 --fail 503:0.05
-  NEBULA_API_URL=http://127.0.0.1:8080/api/v1 NEBULA_API_KEY=sandbox-key batchgen run jobs/demo.yaml --api nebula
-
---fail takes KIND:PROBABILITY or KIND:xN (the first N requests). KIND is an HTTP status or one of: reset, hang, quota,
-balance, refuse, failed200, disconnect, slow, truncate, badjson, badbase64, notimage, cutimage, empty, html."""
-    parser = _command(commands, "sandbox", _sandbox, "the stand-in API, with faults on demand", about)
-    parser.add_argument("--port", type=int, default=8080, help="port on 127.0.0.1 (default 8080; 0 takes a free one)")
-    parser.add_argument(
-        "--latency",
-        type=_range,
-        default=(0.02, 0.1),
-        metavar="FROM-TO",
-        help="seconds a picture (default 0.02-0.1)",
-    )
-    parser.add_argument("--fail", action="append", default=[], metavar="KIND:PART", help="a fault (repeatable)")
-    parser.add_argument("--rpm", type=_count, metavar="N", help="refuse more requests a minute")
-    parser.add_argument("--rpd", type=_count, metavar="N", help="refuse more requests a day")
-    parser.add_argument(
-        "--format", choices=["png", "jpeg", "webp"], default="png", help="of the pictures (default png)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="decides which requests meet a fault (default 0)")
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    try:
-        if (seconds := float(text[:-1]) * units[text[-1:]]) > 0:
-            return seconds
-    except (ValueError, KeyError):
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s, 30m or 8h")
-
-
-def _range(text: str) -> tuple[float, float]:
-    low, _, high = text.partition("-")
-    try:
-        return float(low), float(high or low)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2 or 0.5-2") from None
+    _print_json(Refusal(error, code, tuple(problems), count))
 
 
 def _session(arguments: argparse.Namespace) -> Session:
     from batchgen.runner import open_session
     from batchgen.settings import Flags
 
-    names = {*_SHARED, *(name for *_, name, _ in _LIMIT_FLAGS), *_RUN_ONLY}
+    names = {*_SHARED, *(name for *_, name, _ in LIMIT_FLAGS), *_RUN_ONLY}
     said = {name: value for name, value in vars(arguments).items() if name in names}
     return open_session(Flags.of(arguments.manifest, **said), os.environ, arguments.api_key_file)
 
@@ -313,17 +120,25 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from batchgen import plan, runner
+    from batchgen import runner
+    from batchgen.runner.check import render
 
     session = _session(arguments)
-    found, planned = runner.check(session)
+    ask = (lambda: _ask(session)) if arguments.online else None
+    found = runner.check(session, ask, diff=arguments.diff, by_exit_code=arguments.exit_code)
     if arguments.json:
         _print_json(found)
     else:
-        _tell("\n".join(plan.render(planned, session.settings.prices_usd)))
-        if found.orphans:
-            _tell(f"  orphans    {found.orphans} jobs of the log are no longer in the manifest")
-    return 0
+        _tell("\n".join(render(found)))
+    return found.exit_code
+
+
+def _ask(session: Session) -> Offer:
+    import asyncio
+
+    from batchgen.runner import online
+
+    return asyncio.run(online.ask(session))
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -359,6 +174,21 @@ def _sandbox(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _init(arguments: argparse.Namespace) -> int:
+    from batchgen.runner import starter
+
+    for line in starter.write(arguments.folder):
+        _tell(line)
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from batchgen import schema
+
+    _tell(schema.text().rstrip("\n"))
+    return 0
+
+
 async def _serve(script: Any, port: int) -> None:
     import asyncio
     import signal
@@ -375,6 +205,16 @@ async def _serve(script: Any, port: int) -> None:
             await stop.wait()
     except (OSError, OverflowError) as error:
         raise UsageError(f"port {port} cannot be used: {getattr(error, 'strerror', error)}") from error
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "check": _check,
+    "status": _status,
+    "sandbox": _sandbox,
+    "init": _init,
+    "schema": _schema,
+}
 
 
 def _tell(text: str) -> None:

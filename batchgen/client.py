@@ -52,17 +52,7 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=_Resolver()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            headers={
-                "Authorization": f"Bearer {self._endpoint.key.reveal()}",
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": self._user_agent,
-            },
-        )
+        self._session = _new_session(self._endpoint.key, self._user_agent)
         return self
 
     async def __aexit__(
@@ -117,6 +107,34 @@ class Client:
             return f"no whole answer within {timeout_s:g} s"
         # Exceptions of the library can hold the request's headers: only their kind and their words are used.
         return printable(self._endpoint.key.hide(f"{type(error).__name__}: {error}"))
+
+
+async def ask(url: str, key: Secret, timeout_s: float, *, user_agent: str) -> Reply:
+    """One GET of an address that costs nothing. Raises AttemptFailed where no whole answer came within `timeout_s`."""
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            _new_session(key, user_agent) as session,
+            session.get(url, allow_redirects=False) as response,
+        ):
+            return Reply(response.status, {}, await _read(response), 0.0, 0.0)
+    except Exception as error:
+        words = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else type(error).__name__
+        raise AttemptFailed(_failure(error), words) from None
+
+
+def _new_session(key: Secret, user_agent: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=_Resolver()),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+        headers={
+            "Authorization": f"Bearer {key.reveal()}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": user_agent,
+        },
+    )
 
 
 class _Resolver(AbstractResolver):

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     BUSY = 5
     ACCOUNT = 6
     STORAGE = 7
+    TO_DO = 10
     SIGHUP = 129
     SIGINT = 130
     SIGTERM = 143
@@ -43,6 +44,12 @@ class FolderBusy(BatchgenError):
     """Another run holds the output folder."""
 
     exit_code = ExitCode.BUSY
+
+
+class AccountRefused(BatchgenError):
+    """The account was refused: its key is wrong."""
+
+    exit_code = ExitCode.ACCOUNT
 
 
 class StorageError(BatchgenError):
@@ -97,7 +104,10 @@ class Secret:
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One mistake in a manifest and where it stands; lines and columns count from 1, 0 is unknown."""
+    """One mistake in a manifest and where it stands; lines and columns count from 1, 0 is unknown.
+
+    `field` is what the mistake is in and `value` what was given there, as far as they are known.
+    """
 
     file: str
     line: int
@@ -105,6 +115,8 @@ class Problem(msgspec.Struct, frozen=True):
     what: str
     fix: str = ""
     job: str | None = None
+    field: str | None = None
+    value: str | None = None
 
     def __str__(self) -> str:
         place = ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
@@ -120,6 +132,16 @@ class ManifestError(UsageError):
         self.problems = problems
         self.count = len(problems) if count is None else count
         super().__init__("\n".join(map(str, problems)))
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a command ended before it began, as `--json` tells it: the first `problems` of `count` in a manifest."""
+
+    error: str
+    exit_code: int
+    problems: tuple[Problem, ...] = ()
+    count: int = 0
+    v: int = 1
 
 
 class Api(msgspec.Struct, frozen=True):
@@ -150,7 +172,8 @@ class Job(msgspec.Struct, frozen=True):
     """One picture request after defaults have been applied.
 
     `request` is what is sent beside the model, as plain JSON values; `image` and `mask` stand in it as
-    `FileInput`. `fingerprint` is a hash of API style, model and request.
+    `FileInput`. `fingerprint` is a hash of API style, model and request. `axes` says which values of its matrix the
+    job has, and its number among the repetitions.
     """
 
     id: str
@@ -159,6 +182,7 @@ class Job(msgspec.Struct, frozen=True):
     request: dict[str, Any]
     meta: dict[str, Any]
     line: int
+    axes: dict[str, str] = {}
 
     @property
     def prompt(self) -> str:
@@ -186,13 +210,18 @@ class Standing(StrEnum):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Which jobs of the manifest a run is for, and which of the ended ones it does again."""
+    """Which jobs of the manifest a run is for, which of the ended ones it does again, and in which order.
+
+    `limit` counts jobs to be done. With `shuffle`, a seed, they are the first of a random order, up to `last_place`.
+    """
 
     retry: frozenset[Outcome] = frozenset()
     redo: bool = False
     redo_missing: bool = False
     only: tuple[str, ...] = ()
     limit: int | None = None
+    shuffle: str | None = None
+    last_place: int | None = None
 
 
 class Billed(StrEnum):
@@ -295,7 +324,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost_usd` is what was surely paid for it, `exposure_usd` what may have been paid without a picture; both are None
     where the model's price is not known.
-    Fields may be added, never renamed; `v` counts incompatible changes.
+    `axes` is left out where nothing varied. Fields may be added, never renamed; `v` counts incompatible changes.
     """
 
     v: int = 1
@@ -318,6 +347,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str
     exposure_usd: float | None = None
     notes: tuple[str, ...] = ()
+    axes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Reply(msgspec.Struct, frozen=True):

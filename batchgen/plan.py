@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
 
+import msgspec
+
+from batchgen.advice import Advisor
+from batchgen.manifest import Tally
 from batchgen.model import Job, ManifestChanged, ManifestError, Outcome, Problem, Selection, Standing, UsageError
+from batchgen.shuffle import PLACES, last_place, place, shuffled
 from batchgen.text import counted
 
 SHOWN_PROBLEMS = 100
 MISSING_FEW = 10
 MISSING_PART = 0.05
+USUAL_PIXELS = 1024
 
 
 class Mark(IntEnum):
@@ -28,22 +34,36 @@ class Mark(IntEnum):
 class Plan:
     """The manifest against the folder.
 
-    `standings` counts the selected jobs, `to_do` those to be sent by model, `in_log` jobs of the manifest that the log
-    knows.
+    `standings` counts the selected jobs, `to_do` those to be sent by model, `pixels` what these ask for, `in_log` jobs
+    of the manifest that the log knows, `counted` those that were counted and not looked at one by one.
     """
 
+    selection: Selection = field(default_factory=Selection)
     total: int = 0
     selected: int = 0
     standings: Counter[Standing] = field(default_factory=Counter)
     to_do: Counter[str] = field(default_factory=Counter)
+    pixels: Counter[str] = field(default_factory=Counter)
+    advisor: Advisor = field(default_factory=Advisor)
     restorable: int = 0
     in_log: int = 0
+    counted: int = 0
     marks: bytearray = field(default_factory=bytearray)
     _settled: Counter[Outcome] = field(default_factory=Counter)
 
     @property
     def remaining(self) -> int:
         return self.to_do.total()
+
+    def count(self, tally: Tally) -> None:
+        """Take in pending jobs that were counted only; such a plan tells numbers, and no run can follow it."""
+        self.counted += tally.models.total()
+        self.total += tally.models.total()
+        self.selected += tally.models.total()
+        self.standings[Standing.PENDING] += tally.models.total()
+        self.to_do += tally.models
+        for model, count in tally.models.items():
+            self.pixels[model] += count * USUAL_PIXELS**2
 
     def settled(self, outcome: Outcome) -> int:
         """How many selected jobs have ended this way before and stay so."""
@@ -56,6 +76,14 @@ class Plan:
                 if isinstance(job, Problem):
                     raise ManifestChanged(f"{job.file} was edited while it was read")
                 yield job
+
+    def to_send(self, walk: Callable[[], Iterable[Job | Problem]]) -> Iterator[Job]:
+        """The jobs to be done in the order in which to send them; `walk` begins another walk over the same manifest."""
+        seed, last = self.selection.shuffle, self.selection.last_place
+        if seed is None:
+            return self.chosen(walk(), Mark.DO)
+        end = PLACES if last is None else last + 1
+        return shuffled(lambda: self.chosen(walk(), Mark.DO), seed, self.remaining, end)
 
     def cost_usd(self, prices_usd: Mapping[str, float]) -> float | None:
         """What the pictures to be made will cost; None where a model's price is not known."""
@@ -72,17 +100,27 @@ _SETTLED = {
 }
 
 
+def draw(jobs: Iterable[Job | Problem], standing: Callable[[Job], Standing], selection: Selection) -> Selection:
+    """The selection with the end of its random sample, where it asks for one; that takes a walk over the manifest."""
+    if selection.shuffle is None or selection.limit is None:
+        return selection
+    seed = selection.shuffle
+    found = (job for job in jobs if isinstance(job, Job) and _fits(job, selection))
+    places = (place(seed, job.id) for job in found if _settles(standing(job), selection) is None)
+    return msgspec.structs.replace(selection, last_place=last_place(places, selection.limit))
+
+
 def make_plan(
-    jobs: Iterable[Job | Problem],
+    jobs: Iterable[Job | Problem | Tally],
     standing: Callable[[Job], Standing],
     selection: Selection,
-    without_picture: Callable[[Job], None] = lambda job: None,
+    hear: Callable[[Job, Standing, Mark], None] = lambda job, standing, mark: None,
 ) -> Plan:
-    """Walk the whole manifest once; `without_picture` hears of each job that ended badly before and stays so.
+    """Walk the whole manifest once; `hear` hears of each selected job. A limit on a shuffled selection needs `draw`.
 
     Raises ManifestError with the first hundred problems and the count of all.
     """
-    plan, count = Plan(), 0
+    plan, count = Plan(selection), 0
     problems: list[Problem] = []
     for job in jobs:
         if isinstance(job, Problem):
@@ -90,37 +128,59 @@ def make_plan(
             if len(problems) < SHOWN_PROBLEMS:
                 problems.append(job)
             continue
+        if isinstance(job, Tally):
+            plan.count(job)
+            continue
         plan.total += 1
         stands, selected = standing(job), plan.selected
-        mark = _mark(plan, job, stands, selection)
+        mark = _mark(plan, job, stands)
         plan.marks.append(mark)
-        if plan.selected > selected and mark is Mark.SKIP and stands in (Standing.FAILED, Standing.UNCERTAIN):
-            without_picture(job)
+        if plan.selected > selected:
+            hear(job, stands, mark)
     if problems:
         raise ManifestError(problems, count)
     return plan
 
 
-def _mark(plan: Plan, job: Job, standing: Standing, selection: Selection) -> Mark:
+def _mark(plan: Plan, job: Job, standing: Standing) -> Mark:
     plan.in_log += standing is not Standing.PENDING
-    if selection.only and not any(fnmatchcase(job.id, pattern) for pattern in selection.only):
+    if not _fits(job, plan.selection):
         return Mark.SKIP
-    settled = _SETTLED.get(standing)
-    again = selection.redo or settled in selection.retry
-    if settled is None or again:
-        if selection.limit is not None and plan.remaining >= selection.limit:
-            return Mark.SKIP
-        settled = None
+    settled = _settles(standing, plan.selection)
+    if settled is None and not _has_room(plan, job):
+        return Mark.SKIP
     plan.selected += 1
     plan.standings[standing] += 1
     if settled is None:
         plan.to_do[job.model] += 1
+        plan.pixels[job.model] += job.request.get("width", USUAL_PIXELS) * job.request.get("height", USUAL_PIXELS)
+        plan.advisor(job)
         return Mark.DO
     plan._settled[settled] += 1
     if standing is Standing.SUPERSEDED:
         plan.restorable += 1
         return Mark.RESTORE
     return Mark.SKIP
+
+
+def _fits(job: Job, selection: Selection) -> bool:
+    return not selection.only or any(fnmatchcase(job.id, pattern) for pattern in selection.only)
+
+
+def _settles(standing: Standing, selection: Selection) -> Outcome | None:
+    """How a job of this standing has ended for good; None where it is to be done."""
+    settled = _SETTLED.get(standing)
+    return None if selection.redo or settled in selection.retry else settled
+
+
+def _has_room(plan: Plan, job: Job) -> bool:
+    """Whether the limit leaves room for one more job to be done."""
+    selection = plan.selection
+    if selection.limit is not None and plan.remaining >= selection.limit:
+        return False
+    if selection.shuffle is None or selection.last_place is None:
+        return True
+    return place(selection.shuffle, job.id) <= selection.last_place
 
 
 def check_plan(plan: Plan, selection: Selection) -> None:
@@ -137,16 +197,23 @@ def check_plan(plan: Plan, selection: Selection) -> None:
         )
 
 
+def headline(total: int, selected: int, standings: Mapping[Standing, int] | Mapping[str, int]) -> str:
+    """How many jobs there are, how many of them are selected, and where these stand."""
+    counts: Mapping[str, int] = {str(standing): count for standing, count in standings.items()}
+    parts = ", ".join(f"{counts[s]} {_WORDS[s]}" for s in Standing if counts.get(s))
+    return f"{counted(total, 'job')}{f' ({selected} selected)' if selected != total else ''}: {parts or 'none'}"
+
+
 def render(plan: Plan, prices_usd: Mapping[str, float]) -> Iterator[str]:
     """The plan for people, a line at a time."""
-    parts = ", ".join(f"{plan.standings[s]} {_WORDS[s]}" for s in Standing if plan.standings[s])
-    selected = f" ({plan.selected} selected)" if plan.selected != plan.total else ""
-    yield f"{counted(plan.total, 'job')}{selected}: {parts or 'none'}"
+    yield headline(plan.total, plan.selected, plan.standings)
     cost = plan.cost_usd(prices_usd)
     for model, count in sorted(plan.to_do.items()):
         yield f"  to do      {count} x {model}"
     if plan.remaining and cost is not None:
         yield f"  cost       ${cost:.4f}"
+    for warning in plan.advisor.warnings():
+        yield f"  warning    {warning}"
     if not plan.remaining:
         yield "  nothing to do"
 

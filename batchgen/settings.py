@@ -74,6 +74,7 @@ class Flags:
         redo_missing: bool = False,
         only: Iterable[str] = (),
         limit: int | None = None,
+        shuffle: str | int | None = None,
         **others: Any,
     ) -> Flags:
         """Flags as the command line and Python programs name them; what is not a flag by itself is a limit."""
@@ -84,13 +85,14 @@ class Flags:
         if (on_quota := own.get("on_quota", "stop")) not in ("stop", "wait"):
             raise UsageError(f"on_quota {on_quota}: expected stop or wait")
         patterns = (only,) if isinstance(only, str) else tuple(only)
+        seed = None if shuffle is None else str(shuffle)
         return cls(
             manifest=Path(manifest),
             output=None if output is None else Path(output),
             limits=others,
             defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
             prices=[f"{k}={v}" for k, v in prices.items()] if isinstance(prices, Mapping) else prices,
-            selection=Selection(frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit),
+            selection=Selection(frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit, seed),
             **own,
         )
 

@@ -41,6 +41,21 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(size_bytes: float) -> str:
+    """Bytes for people.
+
+    >>> size(900), size(1_572_864), size(5_000_000_000_000)
+    ('900 bytes', '1.5 MiB', '4.5 TiB')
+    """
+    if size_bytes < 1024:
+        return f"{size_bytes:.0f} bytes"
+    for unit in ("KiB", "MiB", "GiB"):
+        size_bytes /= 1024
+        if size_bytes < 999.95:
+            return f"{size_bytes:.1f} {unit}"
+    return f"{size_bytes / 1024:.1f} TiB"
+
+
 def slug(text: str) -> str:
     """Letters and digits of `text` in lower case, everything else as single hyphens, at most 40 characters.
 

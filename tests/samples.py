@@ -130,4 +130,5 @@ entries = st.builds(
     finished_at=times,
     exposure_usd=st.none() | finite,
     notes=st.lists(texts, max_size=2).map(tuple),
+    axes=st.just(msgspec.UNSET) | st.dictionaries(texts, texts, min_size=1, max_size=2),
 )

@@ -142,7 +142,7 @@ async def test_a_job_that_kills_the_process_is_parked(scene: Scene) -> None:
 @pytest.mark.parametrize("scene", [6], indirect=True)
 async def test_two_starts(scene: Scene) -> None:
     """Of two starts on one folder the second ends with exit code 5, names the first, and sends nothing."""
-    async with Sandbox(Script(latency_s=(0.5, 0.5))) as slow:
+    async with Sandbox(Script(latency_s=(1.5, 1.5))) as slow:
         two = Scene(scene.folder, slow, scene.jobs)
         first = await two.start()
         await two.requested(1, first)

@@ -91,6 +91,37 @@ def test_derived_ids_are_frozen() -> None:
     assert ids_of(rows) == ["a-red-fox-93ff6bec", "a-red-fox-b3143b64", "job-218ca9cb", "füchse-m-712c32df"]
 
 
+FROZEN = """
+- {id: "{a}/{b}", prompt: "{a} {b}", seed: auto, matrix: {a: [SD_1.5, oil painting], b: [3.50, Über/Öl]}}
+- {prompt: "a {a}", width: 8, seed: auto, repeat: 2, matrix: {a: [red fox, cat], params.s: [0.5]}}
+- {prompt: "a {fox}", repeat: 2, seed: 7}
+- {prompt: "a {fox}", seed: [3, 1]}
+"""
+
+
+def test_ids_and_seeds_of_a_grid_are_frozen() -> None:
+    """The ids and automatic seeds of what a row stands for never change."""
+    document = read("m", Format.YAML, io.BytesIO(FROZEN.encode()))
+    found = list(jobs(document.rows, Rules("m", "nebula", lambda path: FileInput(path, ""), {"model": "m"})))
+    assert [(f.id, f.request["seed"]) for f in found if isinstance(f, Job)] == GOLDEN
+
+
+GOLDEN: list[tuple[str, int]] = [
+    ("SD_1.5/3.50", 1009371388),
+    ("SD_1.5/über-öl", 1731140300),
+    ("oil-painting/3.50", 1881090696),
+    ("oil-painting/über-öl", 529978849),
+    ("a-red-fox-1664559d-1", 1574620676),
+    ("a-red-fox-1664559d-2", 932163227),
+    ("a-cat-34d15312-1", 909328426),
+    ("a-cat-34d15312-2", 1833274873),
+    ("a-fox-87f48c58-1", 7),
+    ("a-fox-87f48c58-2", 8),
+    ("a-fox-7250c09a-1", 3),
+    ("a-fox-7250c09a-2", 1),
+]
+
+
 def test_equal_rows_are_numbered() -> None:
     """Equal rows get -2, -3 in their order, also when an id of that name was given before."""
     first, second, third = ids_of("prompt\nfox\nfox\nfox\n")

@@ -162,7 +162,7 @@ def test_ten_mistakes_are_ten_problems() -> None:
         "m:7:13: job 'c': 'promt' is not a known field; did you mean 'prompt'?",
         "m:8:21: job 'd': prompt: expected text that is not blank, without control characters, got ''",
         "m:8:38: job 'd': num_steps: expected a whole number from 1 to 10000, got true",
-        "m:9:26: job 'e': 'matrix' is not supported yet",
+        "m:9:26: job 'e': matrix: no axes; write it as in 'matrix: {animal: [cat, dog]}'",
         "m:9:54: job 'e': params: 'width' is a field of its own; write 'width' beside params",
         "m:9:60: job 'e': params.x: expected a finite number, got nan",
     ]
@@ -184,9 +184,8 @@ TABLE_PROBLEMS = [
     pytest.param("csv", "prompt,Prompt\n", "m:1:8: a second column for 'prompt'", id="column twice"),
     pytest.param("csv", "prompt,,x\n", "m:1:8: a column without a name", id="nameless column"),
     pytest.param("csv", "prompt,params\n", "m:1:8: column 'params': which of the params?", id="params alone"),
-    pytest.param(
-        "csv", "prompt,repeat\n", "m:1:8: column 'repeat': 'repeat' is not supported yet", id="reserved column"
-    ),
+    pytest.param("csv", "prompt,from\n", "m:1:8: column 'from': 'from' is not supported yet", id="reserved column"),
+    pytest.param("csv", "prompt,repeat\na,many\n", "m:2:3: repeat: expected a whole number from 1", id="repeat column"),
     pytest.param("csv", "a,b\n", "m:1:1: no column 'prompt'; name it", id="no prompt column"),
     pytest.param(
         "csv", "prompt;width\na;1\n", "m:1:1: no column 'prompt'; separate the columns by commas", id="semicolons"
@@ -220,7 +219,7 @@ TABLE_PROBLEMS = [
     pytest.param(
         "jsonl", '{"custom_id":"a","body":{},"prompt":"x"}', "m:1:1: 'custom_id' is not supported yet", id="batch form"
     ),
-    pytest.param("jsonl", '{"prompt":"x","seed":"auto"}', "m:1:1: 'seed: auto' is not supported yet", id="seed auto"),
+    pytest.param("jsonl", '{"prompt":"x","seed":"once"}', "m:1:1: seed: expected auto, -1 (random)", id="seed"),
     pytest.param(
         "jsonl", '{"prompt":5}', "m:1:1: prompt: expected text that is not blank", id="prompt of the wrong type"
     ),

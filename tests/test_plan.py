@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import job
 
+from batchgen.manifest import Tally
 from batchgen.model import Job, ManifestError, Outcome, Problem, Selection, Standing, UsageError
-from batchgen.plan import Mark, Plan, check_plan, make_plan, render
+from batchgen.plan import Mark, Plan, check_plan, draw, make_plan, render
+from batchgen.shuffle import WINDOW_JOBS
+from batchgen.shuffle import shuffled as in_parts
 
 SKIP, DO, RESTORE = Mark.SKIP, Mark.DO, Mark.RESTORE
 FAILED, UNCERTAIN = Outcome.FAILED, Outcome.UNCERTAIN
@@ -154,25 +158,90 @@ def test_a_second_walk_finds_the_marked_jobs() -> None:
     assert [found.id for found in plan.chosen(iter(jobs), RESTORE)] == ["1"]
 
 
-def test_who_hears_of_jobs_without_a_picture() -> None:
-    """Jobs that failed or are uncertain and stay so are told; those that are tried again are not."""
-    jobs = [job(str(number)) for number in range(len(STANDINGS))]
-    heard: list[str] = []
+def test_every_selected_job_is_told() -> None:
+    """Each selected job is told once, with where it stands and what becomes of it."""
+    heard: list[tuple[Standing, Mark]] = []
     make_plan(
-        jobs,
+        [job(str(number)) for number in range(len(STANDINGS))],
         lambda job: STANDINGS[int(job.id)],
         Selection(retry=frozenset({UNCERTAIN})),
-        lambda job: heard.append(STANDINGS[int(job.id)]),
+        lambda job, standing, mark: heard.append((standing, mark)),
     )
-    assert heard == [Standing.FAILED]
+    assert heard == [(row[0], row[3]) for row in MARKS]
 
 
 def test_jobs_that_were_not_asked_for_are_not_told() -> None:
-    """A run for some jobs does not list the failures of others."""
+    """A run for some jobs hears nothing of others, nor of those beyond its limit."""
     heard: list[str] = []
-    jobs = [job("a"), job("b")]
-    make_plan(jobs, lambda job: Standing.FAILED, Selection(only=("a",)), lambda job: heard.append(job.id))
-    assert heard == ["a"]
+    jobs = [job("a1"), job("b"), job("a2")]
+    selection = Selection(only=("a*",), limit=1)
+    make_plan(jobs, lambda job: Standing.PENDING, selection, lambda job, standing, mark: heard.append(job.id))
+    assert heard == ["a1"]
+
+
+def shuffled(ids: Iterable[str], standing: Standing = Standing.PENDING, **how: Any) -> list[str]:
+    """The ids of the jobs to be done, in the order of a shuffled plan."""
+    jobs, selection = [job(id) for id in ids], Selection(**({"shuffle": "s"} | how))
+    plan = make_plan(jobs, lambda job: standing, draw(jobs, lambda job: standing, selection))
+    return [found.id for found in plan.to_send(lambda: jobs)]
+
+
+IDS = st.lists(st.text("abcdef", min_size=1, max_size=4), unique=True, max_size=40)
+
+
+@given(IDS, IDS, st.text(max_size=5))
+def test_a_shuffle_is_an_order_of_the_ids_alone(ids: list[str], more: list[str], seed: str) -> None:
+    """Nothing is lost, and whatever else the manifest holds, and in which order, two jobs come in the same order."""
+    found = shuffled(ids, shuffle=seed)
+    assert sorted(found) == sorted(ids)
+    larger = [id for id in shuffled({*more, *ids}, shuffle=seed) if id in ids]
+    assert larger == found
+
+
+@given(IDS, st.integers(0, 45), st.sampled_from([(), ("a*",)]))
+def test_a_limited_shuffle_is_a_sample(ids: list[str], limit: int, only: tuple[str, ...]) -> None:
+    """With a limit the first of the random order are done, and no others."""
+    assert shuffled(ids, limit=limit, only=only) == shuffled(ids, only=only)[:limit]
+
+
+def test_a_sample_is_of_what_is_to_be_done() -> None:
+    """Finished jobs take no place in a sample, and a sample again gives others."""
+    ids = [str(number) for number in range(50)]
+    first = shuffled(ids, limit=5)
+    jobs, selection = [job(id) for id in ids], Selection(shuffle="s", limit=5)
+
+    def standing(job: Job) -> Standing:
+        return Standing.DONE if job.id in first else Standing.PENDING
+
+    plan = make_plan(jobs, standing, draw(jobs, standing, selection))
+    assert [found.id for found in plan.to_send(lambda: jobs)] == shuffled(ids)[5:10]
+    assert plan.selected == 10
+
+
+def test_another_seed_gives_another_order() -> None:
+    """The seed decides, and the order is not the manifest's."""
+    ids = [str(number) for number in range(50)]
+    orders = {tuple(shuffled(ids, shuffle=seed)) for seed in "abc"}
+    assert len({*orders, tuple(ids)}) == 4
+
+
+def test_a_sample_of_a_seed_stays_the_same_for_ever() -> None:
+    """The recipe of the order is frozen: the sample that was looked at yesterday is the one that is made today."""
+    assert shuffled((f"job-{number}" for number in range(1000)), limit=3) == ["job-744", "job-666", "job-758"]
+
+
+def test_many_jobs_are_shuffled_in_parts_and_none_is_lost() -> None:
+    """Beyond so many jobs the manifest is walked several times, each time for the next places."""
+    jobs, walks = [job(str(number)) for number in range(100)], 0
+
+    def walk() -> list[Job]:
+        nonlocal walks
+        walks += 1
+        return jobs
+
+    parts = list(in_parts(walk, "s", 4 * WINDOW_JOBS + 1))
+    assert walks == 5
+    assert [job.id for job in parts] == [job.id for job in in_parts(walk, "s", 100)]
 
 
 def problem(line: int) -> Problem:
@@ -229,6 +298,14 @@ def test_what_it_will_cost() -> None:
     assert plan.cost_usd({"x": 0.5, "y": 0.25}) == 1.25
     assert plan.cost_usd({"x": 0.5}) is None
     assert plan_of([Standing.DONE]).cost_usd({}) == 0
+
+
+def test_jobs_that_were_only_counted_are_to_be_done() -> None:
+    """What was counted by model adds to what was looked at, and the plan says how many those are."""
+    jobs: list[Job | Tally] = [job("0"), Tally(Counter({"flux": 5_000, "sdxl": 1}))]
+    plan = make_plan(iter(jobs), lambda job: Standing.DONE, Selection())
+    assert (plan.total, plan.selected, plan.remaining, plan.to_do) == (5002, 5002, 5001, {"flux": 5000, "sdxl": 1})
+    assert any("5,001 of them were counted" in line for line in render(plan, {}))
 
 
 def test_the_plan_in_words() -> None:

@@ -119,7 +119,7 @@ def test_row62_two_starts_at_once(place: Place, beside: Beside) -> None:
 
 def test_row62_a_start_while_another_drains(place: Place, beside: Beside) -> None:
     """A run that was told to end holds its folder until its last answer is saved."""
-    night = Night(place, beside(latency_s=2.0))
+    night = Night(place, beside(latency_s=5.0))
     with started(night.arguments) as first:
         night.begun()
         first.send_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import Any
 
@@ -14,7 +15,10 @@ from samples import json_values, texts
 from batchgen.model import BadAnswer, ServerError
 from batchgen.protocol import Answer, Drawn, decode_base64, error_in, looks_like_html, read_error
 from batchgen.protocol.nebula import (
+    Model,
     decode_answer,
+    decode_credits,
+    decode_models,
     decode_request,
     encode_answer,
     encode_credits,
@@ -419,3 +423,36 @@ def test_an_odd_answer_keeps_its_paid_picture(before: bytes, timing: bytes) -> N
     answer = decode_answer(before + b'{"data": [{"timings": {"inference": %b}, "b64_json": "QUJD"}]}' % timing)
     assert isinstance(answer, Answer)
     assert [(p.data, p.inference_s) for p in answer.pictures] == [(b"ABC", 1.5 if timing == b"1.5" else None)]
+
+
+@given(st.dictionaries(texts, st.tuples(st.booleans(), st.none() | st.floats(0, 1e6, allow_nan=False)), max_size=5))
+def test_models_come_back_as_they_were_written(known: dict[str, tuple[bool, float | None]]) -> None:
+    """The list of models survives the way to the wire and back."""
+    listed = [
+        {"model_name": name, "model_type": "Image" if draws else "Text", "price": price}
+        for name, (draws, price) in known.items()
+    ]
+    assert decode_models(encode_models(listed)) == [Model(name, *rest) for name, rest in known.items()]
+
+
+@given(st.floats(-1e6, 1e9, allow_nan=False))
+def test_the_balance_comes_back_to_five_decimals(balance_usd: float) -> None:
+    """The balance survives as far as the service's own text does."""
+    assert decode_credits(encode_credits(balance_usd)) == pytest.approx(balance_usd, abs=1e-5)
+
+
+@given(json_values)
+def test_lists_and_balances_of_any_shape_are_read_or_refused(value: Any) -> None:
+    """Whatever JSON comes, the readers give their type or say that there is none."""
+    for body in (json.dumps(value), json.dumps({"data": value}), json.dumps({"data": {"models": value}})):
+        with contextlib.suppress(BadAnswer):
+            assert all(isinstance(model, Model) for model in decode_models(body.encode()))
+        with contextlib.suppress(BadAnswer):
+            assert isinstance(decode_credits(body.encode()), float)
+
+
+@pytest.mark.parametrize("balance", ['"much"', "null", "true", '"nan"', "[1]", "1e999"])
+def test_a_senseless_balance_is_none(balance: str) -> None:
+    """What is no finite number is not taken for money."""
+    with pytest.raises(BadAnswer):
+        decode_credits(b'{"data": {"available_balance": %b}}' % balance.encode())

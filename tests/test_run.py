@@ -116,6 +116,27 @@ async def test_editing_one_prompt_costs_exactly_one_request(place: Place) -> Non
     assert (place.output / "images/j7.png").read_bytes() != old
 
 
+async def test_a_value_more_costs_only_its_own_jobs(place: Place) -> None:
+    """A grid is drawn job by job; when an axis grows, only the new combinations are bought, each with its own seed."""
+    row: dict[str, Any] = {
+        "id": "{animal}/{style}",
+        "prompt": "a {animal}, {style}",
+        "matrix": {"animal": ["cat", "dog"], "style": ["oil painting", "neon"]},
+        "repeat": 2,
+        "seed": "auto",
+    }
+    async with sandbox() as server:
+        await go(place.jobs(row), server)
+        row["matrix"]["animal"].insert(0, "ant")
+        summary = await go(place.jobs(row), server)
+    assert (summary.done, summary.requests, server.ledger.pictures) == (12, 4, 12)
+    assert {f"{a}/{s}-{n}.png" for a in ("ant", "cat", "dog") for s in ("oil-painting", "neon") for n in (1, 2)} == (
+        place.files()
+    )
+    assert len({entry["request"]["seed"] for entry in place.log}) == 12
+    assert {"animal": "cat", "style": "oil painting", "repeat": "2"} in [entry["axes"] for entry in place.log]
+
+
 async def test_going_back_to_an_earlier_request_buys_nothing(place: Place) -> None:
     """From A to B to A: the third run brings the first picture back, says so in the log, and sends nothing."""
     first, second = place.jobs({"id": "a", "prompt": "A"}), place.jobs({"id": "a", "prompt": "B"}, name="b.yaml")

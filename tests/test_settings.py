@@ -371,6 +371,7 @@ def test_flags_of_programs() -> None:
     assert flags.defaults == ["width=8", "params.s=x"]
     assert flags.selection == Selection(frozenset({Outcome.FAILED}), False, False, ("a*",), 3)
     assert Flags.of("m.yaml", api="sandbox", on_quota="wait").api == "sandbox"
+    assert {Flags.of("m.yaml", shuffle=seed).selection.shuffle for seed in (7, "7")} == {"7"}
     assert Flags.of(Path("m.yaml")) == Flags(Path("m.yaml"), defaults=())
 
 

@@ -101,6 +101,33 @@ class Records:
         row = self.fold.row(job, fingerprint)
         return joblog.decode(self._line(row.offset)) if row else None
 
+    def last_entry(self, job: str) -> Entry | None:
+        """The entry that the log holds last for a job, whatever its fingerprint."""
+        offset = max((row.offset for row in self.fold.rows(job)), default=None)
+        return None if offset is None else joblog.decode(self._line(offset))
+
+    def read_again(self, add: Callable[[bytes], None]) -> None:
+        """Feed the good lines of the log to `add`, one by one."""
+        if self._log is not None:
+            fold_lines(lines(self.files, self._log), LOG, lambda line, _: add(line))
+
+    def orphans(self, ids: Iterable[str]) -> list[str]:
+        """The jobs of the log that are not among `ids`; needs about 100 bytes for each job of the log."""
+        left = self.fold.keys()
+        for job in ids:
+            left.discard(joblog.key(job))
+        gone: list[str] = []
+
+        def look(line: bytes) -> None:
+            job = joblog.decode_seen(line).job
+            if (key := joblog.key(job)) in left:
+                left.remove(key)
+                gone.append(job)
+
+        if left:
+            self.read_again(look)
+        return gone
+
     def _line(self, offset: int) -> bytes:
         assert self._log is not None
         size = _LINE_BYTES

@@ -6,6 +6,7 @@ concatenated.
 
 from batchgen.joblog.draft import Draft, Saved, timestamp
 from batchgen.joblog.fold import Fold, Lives, Row, key
+from batchgen.joblog.history import Earlier, History
 from batchgen.joblog.lines import (
     BAD_LINE,
     Ended,
@@ -25,8 +26,10 @@ from batchgen.joblog.lines import (
 __all__ = [
     "BAD_LINE",
     "Draft",
+    "Earlier",
     "Ended",
     "Fold",
+    "History",
     "Intent",
     "Lives",
     "Note",

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import overload
 
+import msgspec
+
 from batchgen.model import Attempt, Billed, Entry, Job, Outcome, Picture, Timings
 
 
@@ -73,6 +75,7 @@ class Draft:
             billed=next(b for b in (Billed.YES, Billed.MAYBE, Billed.NO) if b in billed or b is Billed.NO),
             finished_at=timestamp(utc),
             notes=saved.notes,
+            axes=job.axes or msgspec.UNSET,
         )
 
 

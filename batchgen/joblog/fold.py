@@ -113,6 +113,10 @@ class Fold:
         """How many different jobs the log knows."""
         return len(self._latest)
 
+    def keys(self) -> set[int]:
+        """The `key` of every job that the log knows."""
+        return set(self._latest)
+
     def counts(self) -> dict[Outcome, int]:
         """How many jobs ended how, each by its best entry; for readers without a manifest."""
         best: dict[int, int] = {}

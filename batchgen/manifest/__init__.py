@@ -1,6 +1,7 @@
 """Manifests: text in, jobs out, with every problem at its place. This file is the whole interface.
 
-`read` knows the formats and yields rows, `jobs` turns rows into jobs and knows no format. Nothing here opens a file.
+`read` knows the formats and yields rows, `jobs` turns rows into jobs and knows no format; `survey` counts where there
+are too many to build them all. Nothing here opens a file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import PurePath
 from batchgen.manifest import document, tables
 from batchgen.manifest.document import Document
 from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_each, nearest, overrides
-from batchgen.manifest.jobs import Rules, canonical, fingerprint, jobs
+from batchgen.manifest.jobs import Rules, Tally, canonical, fingerprint, jobs, survey
 from batchgen.manifest.row import Row
 from batchgen.model import Header
 
@@ -25,6 +26,7 @@ __all__ = [
     "Format",
     "Row",
     "Rules",
+    "Tally",
     "canonical",
     "check_each",
     "fingerprint",
@@ -33,6 +35,7 @@ __all__ = [
     "nearest",
     "overrides",
     "read",
+    "survey",
 ]
 
 

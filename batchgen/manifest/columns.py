@@ -68,7 +68,7 @@ def _field(name: str) -> tuple[str, str, str]:
             "" if rest else f"{column}: which of the {nested}?",
             f"name it as in '{nested}.night'",
         )
-    if folded in FIELDS:
+    if folded in FIELDS or folded == "repeat":
         return folded, "", ""
     if folded in RESERVED:
         return folded, f"{column}: '{folded}' is not supported yet", f"call it {own}"

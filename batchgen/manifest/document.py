@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from batchgen import text
 from batchgen.manifest import yaml12
-from batchgen.manifest.fields import FIELDS, LIMITS, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
-from batchgen.manifest.jobs import Rules, jobs
+from batchgen.manifest.fields import FIELDS, LIMITS, NESTED, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
+from batchgen.manifest.jobs import Rules, survey
 from batchgen.manifest.row import Place, Row, nowhere
 from batchgen.manifest.yaml12 import Node
 from batchgen.model import Api, FileInput, Header, ManifestError, Problem
@@ -19,7 +19,7 @@ from batchgen.model import Api, FileInput, Header, ManifestError, Problem
 MAX_YAML_BYTES = 8 * 1024 * 1024
 
 _STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
-_API = {
+API = {
     "style": _STYLE,
     "url": Field("url", Annotated[str, Meta(pattern=r"\Ahttps?://\S+\Z")], "a URL with http:// or https://", "server"),
     "key_env": Field(
@@ -30,7 +30,7 @@ _API = {
         hidden=True,
     ),
 }
-_PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
+PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
 
 
@@ -104,8 +104,8 @@ class _Reader:
 
     def _api(self, node: Node) -> Api:
         if isinstance(node.value, dict):
-            return Api(**self._checked("api", node, _API))
-        clean, complaints = check_each({"style": node.value}, _API)
+            return Api(**self._checked("api", node, API))
+        clean, complaints = check_each({"style": node.value}, API)
         for complaint in complaints:
             self._complain(node.place, complaint.what.replace("style", "api", 1))
         return Api(**clean)
@@ -118,12 +118,12 @@ class _Reader:
         if not isinstance(node.value, dict):
             self._complain(node.place, f"{name}: expected a mapping")
             return {}
-        return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, _PRICE))
+        return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, PRICE))
 
     def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
         clean, complaints = check_each(node.value, table)
         for field, what, fix in complaints:
-            self._complain(_places(node, table)(field), f"{section}: {what}", fix)
+            self._complain(_places(node, table)(field), f"{section}: {what}", fix, f"{section}.{field}")
         return clean
 
     def _defaults(self, node: Node) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class _Reader:
         except Wrong as wrong:
             self.defaults = wrong.clean
             for field, what, fix in wrong.complaints:
-                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix)
+                self._complain(_places(node, FIELDS)(field), f"defaults: {what}", fix, f"defaults.{field}")
         return self.defaults
 
     def _jobs(self, root: Node) -> list[Row | Problem]:
@@ -162,18 +162,33 @@ class _Reader:
     def in_rows(self, rows: Iterable[Row | Problem]) -> list[Problem]:
         """What is wrong with the jobs, as far as the broken header lets one see."""
         rules = Rules(self.file, "", lambda path: FileInput(path, ""), {"model": "unknown"} | self.defaults)
-        return [found for found in jobs(rows, rules) if isinstance(found, Problem)]
+        return [found for found in survey(rows, rules) if isinstance(found, Problem)]
 
-    def _complain(self, place: tuple[int, int], what: str, fix: str = "") -> None:
-        self.problems.append(Problem(self.file, *place, what, fix))
+    def _complain(self, place: tuple[int, int], what: str, fix: str = "", field: str | None = None) -> None:
+        self.problems.append(Problem(self.file, *place, what, fix, field=field))
 
 
 def _values(node: Node) -> dict[str, Any]:
     """What a mapping says; a text field is what was written, `010` and `no` included."""
     return {
-        name: child.text if name in TEXT_FIELDS and child.text is not None and child.value is not None else child.value
+        name: _grid(name, child) if name in ("matrix", "exclude") else _said(child, name in TEXT_FIELDS)
         for name, child in node.items.items()
     }
+
+
+def _said(node: Node, is_text: bool) -> Any:
+    return node.text if is_text and node.text is not None and node.value is not None else node.value
+
+
+def _grid(name: str, node: Node) -> Any:
+    """What `matrix` and `exclude` say: values of an axis that is no field are texts, as they were written."""
+    if name in NESTED:
+        return node.value
+    if isinstance(node.value, dict):
+        return {inner: _grid(inner, child) for inner, child in node.items.items()}
+    if isinstance(node.value, list):
+        return [_grid(name, child) for child in node.elements]
+    return _said(node, name in TEXT_FIELDS or name.partition(".")[0] not in FIELDS)
 
 
 def _places(node: Node, known: Mapping[str, Field]) -> Place:
@@ -183,11 +198,15 @@ def _places(node: Node, known: Mapping[str, Field]) -> Place:
         if path in node.keys and path not in known:
             return node.keys[path]
         here = node
-        while here.items and path:
-            name, _, path = (path, "", "") if path in here.items else path.partition(".")
-            if name not in here.items:
+        while path:
+            name = next((name for name in here.items if f"{path}.".startswith(f"{name}.")), path.partition(".")[0])
+            if name in here.items:
+                here = here.items[name]
+            elif name.isdecimal() and int(name) < len(here.elements):
+                here = here.elements[int(name)]
+            else:
                 break
-            here = here.items[name]
+            path = path[len(name) + 1 :]
         return here.place
 
     return place

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -61,6 +61,9 @@ def _table(*fields: Field) -> dict[str, Field]:
     return {field.name: field for field in fields}
 
 
+MAX_SEED = 2**63 - 1
+MAX_REPEAT = 100_000_000
+
 _PIXELS = "a whole number of pixels from 1 to 65536"
 _PATH = "a path relative to the manifest"
 _NO_CONTROL = "without control characters"
@@ -74,13 +77,32 @@ FIELDS = _table(
     Field("height", _Pixels, _PIXELS, "height of the picture in pixels"),
     Field("num_steps", Annotated[int, Meta(ge=1, le=10000)], "a whole number from 1 to 10000", "denoising steps"),
     Field("guidance_scale", _Finite, "a finite number", "how closely to follow the prompt"),
-    Field("seed", Annotated[int, Meta(ge=-1, le=2**63 - 1)], "-1 (random) or a whole number from 0 to 2**63-1", "seed"),
+    Field(
+        "seed",
+        Annotated[int, Meta(ge=-1, le=MAX_SEED)] | Literal["auto"],
+        "auto, -1 (random) or a whole number from 0 to 2**63-1",
+        "which of the possible pictures; auto derives it from the job's id",
+    ),
     Field("image", _Name, _PATH, "picture to start from, a path relative to the manifest", True),
     Field("mask", _Name, _PATH, "white where the picture may change, a path relative to the manifest", True),
     Field("params", dict[str, Any], "a mapping of names to values", "anything else the API takes, sent as it is"),
     Field("meta", dict[str, Any], "a mapping of names to values", "anything of your own, carried into the log"),
 )
 """The fields of a job, in the order in which a request holds them."""
+
+EXPANDING = _table(
+    Field("matrix", dict[str, Any], "a mapping of axes to lists of values", "axes: a job for every combination"),
+    Field("exclude", list[Any], "a list of combinations of axis values", "combinations of the matrix to leave out"),
+    Field(
+        "repeat",
+        Annotated[int, Meta(ge=1, le=MAX_REPEAT)],
+        f"a whole number from 1 to {MAX_REPEAT}",
+        "pictures of each; with a seed: seed, seed+1, ...",
+    ),
+)
+"""What makes several jobs of one row; stands beside its fields."""
+
+VALUE = Field("value", _Prose | int | float | bool, f"text {_NO_CONTROL}, or a number", "what a variable says", True)
 
 LIMITS = _table(
     Field("concurrency", Annotated[int, Meta(ge=1, le=10000)], "a whole number from 1 to 10000", "requests in flight"),
@@ -103,7 +125,7 @@ LIMITS = _table(
 
 TEXT_FIELDS = frozenset(name for name, field in FIELDS.items() if field.is_text)
 NESTED = ("params", "meta")
-RESERVED = frozenset({"matrix", "repeat", "from", "columns", "exclude", "custom_id", "body"})
+RESERVED = frozenset({"from", "columns", "custom_id", "body"})
 
 _NAMES = tuple(FIELDS)
 _Given = msgspec.defstruct(
@@ -132,6 +154,15 @@ def check(values: dict[str, Any]) -> dict[str, Any]:
     return clean
 
 
+def merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Both, where `high` wins; params and meta are merged name by name."""
+    both = low | high
+    for name in NESTED:
+        if name in low and name in high:
+            both[name] = low[name] | high[name]
+    return both
+
+
 def check_each(values: Mapping[str, Any], table: Mapping[str, Field]) -> tuple[dict[str, Any], list[Complaint]]:
     """What of `values` fits `table`, rightly typed and in its order, and a complaint for each that does not."""
     clean: dict[str, Any] = {}
@@ -139,8 +170,6 @@ def check_each(values: Mapping[str, Any], table: Mapping[str, Field]) -> tuple[d
     for name, value in values.items():
         if name not in table:
             complaints.append(_unknown(name, table))
-        elif name == "seed" and value == "auto":
-            complaints.append(Complaint(name, "'seed: auto' is not supported yet"))
         elif value is not None:
             try:
                 if (converted := _converted(value, table[name])) is not None:
@@ -160,7 +189,9 @@ def _converted(value: Any, field: Field) -> Any:
 def _unknown(name: str, table: Mapping[str, Field]) -> Complaint:
     if name in RESERVED and table is FIELDS:
         return Complaint(name, f"'{name}' is not supported yet")
-    guess = nearest(name, table, cutoff=0.6)
+    if name in EXPANDING and table is FIELDS:
+        return Complaint(name, f"'{name}' is no default", "write it into a job")
+    guess = nearest(name, [*table, *EXPANDING] if table is FIELDS else table, cutoff=0.6)
     shown_name = f"'{text.printable(name, 60)}'"
     if guess:
         return Complaint(name, f"{shown_name} is not a known field", f"did you mean '{guess}'?")

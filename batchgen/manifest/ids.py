@@ -17,7 +17,9 @@ MAX_ID_BYTES = 800
 
 _SEGMENT = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9_-])?"
 _PLAIN_ID = re.compile(_SEGMENT)
+_PLAIN_FOLDERS = re.compile(rf"(?:{_SEGMENT}/){{1,4}}{_SEGMENT}")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|(?:com|lpt)[0-9])(?:\.|$)")
+_SUSPECT = re.compile(r"(?:^|/)(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:[./]|$)|\.(?:png|jpe?g|webp|gif)/")
 _PICTURE = re.compile(r"\.(?:png|jpe?g|webp|gif)$")
 
 
@@ -28,6 +30,8 @@ def complaint(job_id: str) -> str | None:
     (None, "a part of an id may not start with '.' or '-'")
     """
     if _PLAIN_ID.fullmatch(job_id) and not _DEVICE.match(job_id.lower()):  # the common case, for speed
+        return None
+    if _PLAIN_FOLDERS.fullmatch(job_id) and not _SUSPECT.search(job_id.lower()):
         return None
     if bad := next((c for c in job_id if not _legal(c)), None):
         return f"an id may hold letters, digits, '.', '_', '-' and '/', not '{text.printable(bad) or ' '}'"
@@ -74,10 +78,28 @@ def derived(prompt: str, said: bytes) -> str:
 
     This recipe is frozen: another would rename everybody's jobs.
     """
-    slug = text.slug(prompt)
+    return f"{_slug(prompt) or 'job'}-{hashlib.sha256(said).hexdigest()[:8]}"
+
+
+def _slug(words: str) -> str:
+    slug = text.slug(words)
     if not slug.isascii():
         slug = re.sub("-+", "-", "".join(c if _legal(c) else "-" for c in slug)).strip("-")
-    return f"{slug or 'job'}-{hashlib.sha256(said).hexdigest()[:8]}"
+    return slug
+
+
+def part(value: str) -> str:
+    """A variable's value as it stands in an id: unchanged where it is legal there, else as a slug. Frozen as well.
+
+    >>> part("SD_1.5"), part("oil painting"), part("../x")
+    ('SD_1.5', 'oil-painting', 'x')
+    """
+    return value if _PLAIN_ID.fullmatch(value) else _slug(value)
+
+
+def seed(job_id: str) -> int:
+    """The automatic seed of a job, from 0 to 2**31-1. Frozen as well: another would buy every picture again."""
+    return int.from_bytes(hashlib.sha256(f"seed\0{job_id}".encode()).digest()[:4]) >> 1
 
 
 class _Marks:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from batchgen import text
-from batchgen.manifest import ids
-from batchgen.manifest.fields import FIELDS, NESTED, Complaint, Wrong, check, shown
+from batchgen.manifest import ids, templates
+from batchgen.manifest.expansion import Expansion, Variant
+from batchgen.manifest.fields import FIELDS, MAX_SEED, NESTED, Complaint, Wrong, check, merged, shown
 from batchgen.manifest.row import Place, Row, nowhere
+from batchgen.manifest.unfold import LARGE, stands_for_itself, unfold
 from batchgen.model import FileInput, Job, Problem
 
+MAX_FAILURES = 1000
+"""Jobs of one row that may fail before the others are not looked at any more."""
+
+_AUTOMATIC = ("seed", "auto")
 _INPUTS = ("image", "mask")
 _SENT = tuple(name for name in FIELDS if name not in ("id", "model", *NESTED))
 _TAKEN = "is taken by an earlier job (case and forms of the same letter do not tell ids apart)"
@@ -38,18 +45,36 @@ class Rules:
     default_place: Place = nowhere
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """Jobs of one row that were counted and not built: how many ask for which model."""
+
+    models: Counter[str]
+
+
 def jobs(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem]:
     """The jobs of `rows` in their order, and every problem at its turn; a row with problems yields no job.
 
-    Holds nothing of a row once it is done but a hash of its id.
+    Holds nothing of a row once it is done but hashes of its jobs' ids.
     """
     builder = _Builder(rules)
     for row in rows:
-        built = row if isinstance(row, Problem) else builder.build(row)
-        if isinstance(built, list):
-            yield from built
+        if isinstance(row, Problem):
+            yield row
         else:
-            yield built
+            yield from builder.jobs(row)
+
+
+def survey(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem | Tally]:
+    """As `jobs`, but of a row that stands for very many only a sample is built and checked; the rest is a Tally.
+
+    That is done where the template of the ids proves that no two of the row's jobs share one.
+    """
+    builder = _Builder(rules)
+    for row in rows:
+        if isinstance(row, Problem):
+            yield row
+        else:
+            yield from builder.survey(row)
 
 
 def canonical(value: Any) -> bytes:
@@ -89,20 +114,82 @@ class _Builder:
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
         self.book = ids.IdBook()
-        self.base = _merged(rules.defaults, rules.overrides)
+        self.base = merged(rules.defaults, rules.overrides)
         self.default_inputs: dict[str, FileInput | None] = {}
+        mentioned = {name: templates.mentioned(value) for name, value in self.base.items()}
+        self.default_names = {name: names for name, names in mentioned.items() if names}
 
-    def build(self, row: Row) -> Job | list[Problem]:
+    def jobs(self, row: Row) -> Iterator[Job | Problem]:
+        """All the jobs that a row stands for, or its problems."""
+        if stands_for_itself(row) and not self.default_names:
+            yield from self._built([Variant(row)])
+            return
+        expansion = self._expansion(row)
+        yield from expansion if isinstance(expansion, list) else self._built(expansion.variants())
+
+    def survey(self, row: Row) -> Iterator[Job | Problem | Tally]:
+        """As `jobs`, with a Tally in the place of very many."""
+        expansion = [] if stands_for_itself(row) else self._expansion(row)
+        if isinstance(expansion, list) or expansion.count <= LARGE or not expansion.tells_apart():
+            yield from self.jobs(row)
+            return
+        models = Counter({model or self.base.get("model", ""): count for model, count in expansion.models().items()})
+        for found in self._built(expansion.sample()):
+            yield found
+            models.subtract([found.model] if isinstance(found, Job) else [])
+        yield Tally(models)
+
+    def _expansion(self, row: Row) -> Expansion | list[Problem]:
+        """What the row stands for, or what is wrong with all its jobs alike."""
+        expansion = unfold(row)
+        if isinstance(expansion, Expansion):
+            set_by_axes = {name for axis in expansion.grid.axes for name in axis.sets}
+            given = expansion.fields | dict.fromkeys(set_by_axes)
+            wrong = [*_missing(self.base | given, row.values), *self._literal(expansion, given)]
+            if not wrong:
+                return expansion
+            expansion = wrong
+        return [row.problem(self.rules.name, *complaint) for complaint in expansion]
+
+    def _literal(self, expansion: Expansion, given: Container[str]) -> Iterator[Complaint]:
+        """Defaults that were meant as templates: they would be sent with the names in them."""
+        known = expansion.columns.keys() | set[str]().union(*(axis.variables for axis in expansion.grid.axes))
+        for name, names in self.default_names.items():
+            if name not in given and (meant := sorted(names & known)):
+                what = f"{name}: the default names '{{{meant[0]}}}', but names are replaced in jobs alone"
+                yield Complaint(name, what, f"write the {name} into the job")
+
+    def _built(self, variants: Iterable[Variant]) -> Iterator[Job | Problem]:
+        """The jobs of one row. A problem that many of them share is told once."""
+        told: set[tuple[int, int, str]] = set()
+        failures = 0
+        for variant in variants:
+            built = self._build(variant)
+            if isinstance(built, Job):
+                yield built
+                continue
+            for problem in built:
+                mark = (problem.line, problem.column, problem.what)
+                if mark not in told:
+                    told.add(mark)
+                    yield problem
+            failures += 1
+            if failures >= MAX_FAILURES:
+                return
+
+    def _build(self, variant: Variant) -> Job | list[Problem]:
         """The job, or what keeps the row from being one; nothing at all when that has been said for an earlier row."""
-        complaints: list[Complaint] = []
+        row, complaints = variant.row, list[Complaint]()
         try:
             given = check(row.values)
         except Wrong as wrong:
             given, complaints = wrong.clean, wrong.complaints
-        whole = _merged(self.base, given)
+        whole = merged(self.base, given)
         if "prompt" not in whole or "model" not in whole:
             complaints += _missing(whole, row.values)
-        job_id = self._claim(given, complaints)
+        job_id = self._claim(given, variant.suffix, complaints)
+        if "seed" in whole or variant.seed is not None:
+            whole["seed"] = _seed(whole.get("seed"), variant, job_id, complaints)
         problems = [row.problem(self.rules.name, *complaint) for complaint in complaints] if complaints else []
         usable = self._read_inputs(row, given, whole, problems) if "image" in whole or "mask" in whole else True
         if problems or not usable:
@@ -112,9 +199,9 @@ class _Builder:
         if "params" in whole:
             request |= whole["params"]
         mark = fingerprint(self.rules.style, model, request)
-        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line)
+        return Job(job_id, mark, model, request, whole.get("meta", {}), row.line, variant.axes)
 
-    def _claim(self, given: dict[str, Any], complaints: list[Complaint]) -> str:
+    def _claim(self, given: dict[str, Any], suffix: str, complaints: list[Complaint]) -> str:
         """The job's id, taken in the book; complains about one that may not be."""
         if "id" in given:
             job_id: str = given["id"]
@@ -125,8 +212,8 @@ class _Builder:
             return job_id
         if complaints:
             return ""
-        said = {name: value for name, value in given.items() if name != "meta"}
-        return self.book.claim_derived(ids.derived(given.get("prompt", ""), canonical(said)))
+        said = {name: value for name, value in given.items() if name != "meta" and (name, value) != _AUTOMATIC}
+        return self.book.claim_derived(ids.derived(given.get("prompt", ""), canonical(said)) + suffix)
 
     def _read_inputs(self, row: Row, given: dict[str, Any], whole: dict[str, Any], problems: list[Problem]) -> bool:
         """Put the digests of image and mask into `whole`; False if a default picture is unusable."""
@@ -157,13 +244,16 @@ class _Builder:
         return self.default_inputs[name]
 
 
-def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """Both, where `high` wins; params and meta are merged name by name."""
-    both = low | high
-    for name in NESTED:
-        if name in low and name in high:
-            both[name] = low[name] | high[name]
-    return both
+def _seed(said: int | str | None, variant: Variant, job_id: str, complaints: list[Complaint]) -> int | None:
+    """The job's own seed: from the sequence, derived from its id, or counted on from the one that was said."""
+    if variant.seed is not None:
+        return variant.seed
+    if not isinstance(said, int):
+        return ids.seed(job_id)
+    seed = said if said < 0 or not variant.number else said + variant.number - 1
+    if seed > MAX_SEED:
+        complaints.append(Complaint("seed", "seed: with 'repeat' it counts beyond 2**63-1", "begin lower"))
+    return seed
 
 
 def _missing(whole: dict[str, Any], values: dict[str, Any]) -> Iterator[Complaint]:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from batchgen import text
+from batchgen.manifest.fields import FIELDS
 from batchgen.model import Problem
 
 Place = Callable[[str], tuple[int, int]]
@@ -36,4 +37,12 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         line, column = self.place(field)
         given = self.values.get("id")
         job = text.printable(given, 100) if isinstance(given, str) else None
-        return Problem(file, line, column, what, fix, job)
+        return Problem(file, line, column, what, fix, job, field, self._said(field))
+
+    def _said(self, path: str) -> str | None:
+        """What stands in a known field, where it is one value. Anything else could be a key in the wrong place."""
+        name, _, inner = path.partition(".")
+        value = self.values.get(name) if name in FIELDS else None
+        if inner and isinstance(value, dict):
+            value = value.get(inner)
+        return text.printable(str(value), 100) if isinstance(value, str | int | float) else None

@@ -28,6 +28,14 @@ SUCCESS_MESSAGE = "Image generated successfully"
 _FAILED = ("failed", "error")
 
 
+class Model(msgspec.Struct, frozen=True):
+    """One model of the API's list; the price is in US dollars a picture, None where the list gives no sensible one."""
+
+    name: str
+    makes_pictures: bool
+    price_usd: float | None
+
+
 class _AnswerBody(msgspec.Struct):
     data: Any = None
     status: Any = None
@@ -155,12 +163,12 @@ def _drawn(item: dict[str, Any], position: int, data: bytes) -> Drawn:
     return Drawn(
         data,
         index if type(index) is int and 0 <= index < 10_000 else position,
-        _seconds(timings.get("inference") if isinstance(timings, dict) else None),
+        _not_negative(timings.get("inference") if isinstance(timings, dict) else None),
     )
 
 
-def _seconds(value: Any) -> float | None:
-    """A duration as the server gives it; a missing or senseless one is None, never invented."""
+def _not_negative(value: Any) -> float | None:
+    """A duration or price as the server gives it; a missing or senseless one is None, never invented."""
     sensible = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
     return float(value) if sensible else None
 
@@ -183,3 +191,38 @@ def encode_credits(balance_usd: float) -> bytes:
     return msgspec.json.encode(
         {"data": {"available_balance": f"{balance_usd:.5f}"}, "message": "Credits retrieved", "status": "success"}
     )
+
+
+def decode_models(body: bytes) -> list[Model]:
+    """The list of models; what in it is no model is left out. Raises BadAnswer where there is no list."""
+    models = _inside(body, "models")
+    if not isinstance(models, list):
+        raise BadAnswer("the answer holds no list of models")
+    found = []
+    for item in models:
+        if isinstance(item, dict) and isinstance(name := item.get("model_name"), str):
+            kind = item.get("model_type")
+            price = item.get("price")
+            found.append(Model(name, not isinstance(kind, str) or kind.lower() == "image", _not_negative(price)))
+    return found
+
+
+def decode_credits(body: bytes) -> float:
+    """The balance in US dollars. Raises BadAnswer where there is none."""
+    balance = _inside(body, "available_balance")
+    try:
+        if not isinstance(balance, bool) and math.isfinite(amount := float(balance)):
+            return amount
+    except (TypeError, ValueError):
+        pass
+    raise BadAnswer("the answer holds no balance")
+
+
+def _inside(body: bytes, name: str) -> Any:
+    """`data.<name>` of an answer, or `<name>` where it is not wrapped."""
+    try:
+        value = msgspec.json.decode(body)
+    except MALFORMED as error:
+        raise BadAnswer("the answer is not the API's JSON") from error
+    data = value.get("data", value) if isinstance(value, dict) else None
+    return data.get(name) if isinstance(data, dict) else None

@@ -15,11 +15,11 @@ from batchgen import joblog, summary
 from batchgen.folder import Folder, State
 from batchgen.layout import SUMMARY
 from batchgen.model import Entry, ExitCode, Interrupted, Job, Outcome, Standing, StorageError, UsageError
-from batchgen.plan import Mark, Plan, check_plan, make_plan, render
+from batchgen.plan import Mark, Plan, check_plan, render
 from batchgen.progress import say
 from batchgen.runner.context import Run, Voice
 from batchgen.runner.outside import Outside, real
-from batchgen.runner.session import Session, check_folder, need_key
+from batchgen.runner.session import Session, check_folder, need_key, plan_of
 from batchgen.summary import JobCounts, Summary
 from batchgen.text import counted
 
@@ -58,7 +58,7 @@ async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
     root = session.settings.output
     if not outside.begun(root):
         # What cannot begin leaves no folder behind.
-        _check_begin(session, make_plan(session.jobs(), lambda job: Standing.PENDING, session.settings.selection))
+        _check_begin(session, plan_of(session, lambda job: Standing.PENDING))
     try:
         with outside.hold(root) as files, contextlib.closing(Folder(files)) as folder:
             folder.load()
@@ -100,7 +100,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
 
 
 async def _conduct(this: Run) -> Summary:
-    plan = make_plan(this.session.jobs(), this.folder.standing, this.settings.selection, _regroup(this))
+    plan = plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
@@ -126,10 +126,12 @@ async def _conduct(this: Run) -> Summary:
     return verdict
 
 
-def _regroup(this: Run) -> Callable[[Job], None]:
+def _regroup(this: Run) -> Callable[[Job, Standing, Mark], None]:
     """Jobs that failed in earlier runs are told again, with their causes."""
 
-    def tell(job: Job) -> None:
+    def tell(job: Job, standing: Standing, mark: Mark) -> None:
+        if standing not in (Standing.FAILED, Standing.UNCERTAIN) or mark is not Mark.SKIP:
+            return
         if entry := this.folder.entry(job.id, job.fingerprint):
             this.tally.without_picture(entry)
 

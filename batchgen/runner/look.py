@@ -1,11 +1,11 @@
-"""Looks at a manifest and a folder without touching either: what a run would do, and where it stands."""
+"""Looks at a folder without touching it: where it stands."""
 
 from __future__ import annotations
 
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,28 +16,12 @@ from batchgen.files import PosixFiles
 from batchgen.folder import Records, State, read_state
 from batchgen.joblog import BAD_LINE
 from batchgen.layout import LOG, PRIVATE, SUMMARY
-from batchgen.model import Job, Outcome, Standing, UsageError
-from batchgen.plan import Plan, make_plan
-from batchgen.runner.session import Session, check_folder, default_output, open_session
+from batchgen.model import Outcome, UsageError
+from batchgen.plan import Plan
+from batchgen.runner.session import default_output, open_session, plan_of
 from batchgen.settings import Flags
 from batchgen.sources import open_manifest
 from batchgen.text import counted
-
-
-class Check(msgspec.Struct, frozen=True):
-    """What a run of this manifest would do. `standings` counts the selected jobs, `to_do` the requests by model."""
-
-    manifest: str
-    output: str
-    api: str
-    total: int
-    selected: int
-    standings: dict[str, int]
-    to_do: dict[str, int]
-    cost_usd: float | None
-    in_doubt: int
-    orphans: int
-    v: int = 1
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -64,7 +48,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def _records(root: Path) -> Iterator[Records | None]:
+def records_at(root: Path) -> Iterator[Records | None]:
     """The folder as it is now; None where there is none."""
     if not (root / PRIVATE).is_dir():
         yield None
@@ -79,38 +63,12 @@ def _records(root: Path) -> Iterator[Records | None]:
         files.close_root()
 
 
-def check(session: Session) -> tuple[Check, Plan]:
-    """Validate the manifest and plan a run; sends nothing. Raises ManifestError with all problems."""
-    settings = session.settings
-    with _records(settings.output) as records:
-        if records:
-            check_folder(session, records)
-        plan = make_plan(session.jobs(), _standing(records), settings.selection)
-        found = Check(
-            manifest=str(settings.manifest),
-            output=str(settings.output),
-            api=settings.style,
-            total=plan.total,
-            selected=plan.selected,
-            standings={standing.value: count for standing, count in plan.standings.items()},
-            to_do=dict(plan.to_do),
-            cost_usd=plan.cost_usd(settings.prices_usd),
-            in_doubt=len(records.lives.doubtful()) if records else 0,
-            orphans=records.fold.jobs - plan.in_log if records else 0,
-        )
-    return found, plan
-
-
-def _standing(records: Records | None) -> Callable[[Job], Standing]:
-    return records.standing if records else lambda job: Standing.PENDING
-
-
 def status(path: Path, env: Mapping[str, str]) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or manifest")
     root = path if path.is_dir() else default_output(open_manifest(path).path)
-    with _records(root) as records:
+    with records_at(root) as records:
         if records is None or records.files.size_of(LOG) is None:
             raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
         state = read_state(records.files)
@@ -130,7 +88,7 @@ def _plan(manifest: Path, root: Path, state: State | None, records: Records, env
     if state:
         flags = replace(flags, api=state.api or None, defaults=state.defaults)
     session = open_session(flags, env)
-    return make_plan(session.jobs(), records.standing, session.settings.selection)
+    return plan_of(session, records.standing)
 
 
 def _status(root: Path, records: Records, state: State | None, manifest: Path | None, plan: Plan | None) -> Status:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +13,9 @@ from batchgen import manifest, settings
 from batchgen.clock import SystemClock
 from batchgen.folder import Records, State, read_state
 from batchgen.layout import IMAGES, LOG
-from batchgen.manifest import Rules
-from batchgen.model import Job, Problem, UsageError
+from batchgen.manifest import Rules, Tally
+from batchgen.model import Job, Problem, Standing, UsageError
+from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.settings import SANDBOX, Flags, Settings
 from batchgen.sources import Inputs, Source, open_manifest
 from batchgen.text import counted, printable
@@ -38,7 +39,14 @@ class Session:
         return os.path.relpath(self.settings.manifest.absolute(), self.settings.output.absolute())
 
     def jobs(self) -> Iterator[Job | Problem]:
-        rules = Rules(
+        return manifest.jobs(self.source.rows(), self._rules())
+
+    def survey(self) -> Iterator[Job | Problem | Tally]:
+        """As `jobs`, but where a row stands for very many, a sample of them and the number of the others."""
+        return manifest.survey(self.source.rows(), self._rules())
+
+    def _rules(self) -> Rules:
+        return Rules(
             name=str(self.source.path),
             style=self.settings.style,
             defaults=dict(self.settings.defaults),
@@ -46,7 +54,6 @@ class Session:
             digest=self.inputs.digest,
             default_place=self.source.default_place,
         )
-        return manifest.jobs(self.source.rows(), rules)
 
 
 def open_session(
@@ -89,6 +96,22 @@ def default_output(manifest_path: Path) -> Path:
     place = manifest_path.absolute()
     home = next((folder for folder in place.parents if (folder / "outputs").is_dir()), place.parent)
     return home / "outputs" / place.stem
+
+
+def plan_of(
+    session: Session,
+    standing: Callable[[Job], Standing],
+    hear: Callable[[Job, Standing, Mark], None] = lambda job, standing, mark: None,
+    *,
+    count: bool = False,
+) -> Plan:
+    """What a run of this session would do where jobs stand like this. Raises ManifestError with all problems.
+
+    `count`: of very many pending jobs in one row only a sample need be looked at, where every job is selected.
+    """
+    selection = draw(session.jobs(), standing, session.settings.selection)
+    whole = not (selection.only or selection.limit or selection.shuffle is not None)
+    return make_plan(session.survey() if count and whole else session.jobs(), standing, selection, hear)
 
 
 def check_folder(session: Session, records: Records) -> None:

@@ -21,7 +21,7 @@ from batchgen.events import Event, Finished, Paced
 from batchgen.failures import Allowance
 from batchgen.model import ExitCode, Secret, StorageError
 from batchgen.pacing import Adaptive, Breaker, Budget, Gates
-from batchgen.plan import Mark, Plan
+from batchgen.plan import Plan
 from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
 from batchgen.protocol import nebula
@@ -154,7 +154,7 @@ def _deadline(this: Run) -> Deadline | None:
 
 def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int], Awaitable[Sequence[Pending]]]:
     """Hands out jobs as there is room for them, reading the manifest beside the event loop."""
-    jobs = plan.chosen(this.session.jobs(), Mark.DO)
+    jobs = plan.to_send(this.session.jobs)
     folder = this.folder
 
     def some(n: int) -> list[Pending]:

@@ -1,0 +1,114 @@
+"""What the API says when it is asked for free: its models and their prices, and the account's balance."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+
+import batchgen
+from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Secret
+from batchgen.protocol import nebula, read_error
+from batchgen.runner.session import Session, need_key
+from batchgen.settings import SANDBOX
+from batchgen.text import printable
+
+TIMEOUT_S = 10.0
+_UNAUTHORIZED = 401
+_NAME_CHARS = 80
+_Found = TypeVar("_Found")
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What the API said: prices of its image models (None: not told), its other models, the account's balance, and in
+    `notes` what could not be had.
+    """
+
+    models: dict[str, float | None] = {}
+    other_models: frozenset[str] = frozenset()
+    balance_usd: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def prices_usd(self) -> dict[str, float]:
+        return {model: price for model, price in self.models.items() if price is not None}
+
+
+async def ask(session: Session) -> Offer:
+    """Ask for models and balance. Raises UsageError without a key, AccountRefused where the key is wrong."""
+    need_key(session)
+    notes: list[str] = []
+    async with _address(session) as (url, key):
+        models = await _get(url + nebula.MODELS_PATH, key, nebula.decode_models, "the models", notes)
+        balance = await _get(url + nebula.CREDITS_PATH, key, nebula.decode_credits, "the balance", notes)
+    return Offer(
+        models={model.name: model.price_usd for model in models or () if model.makes_pictures},
+        other_models=frozenset(model.name for model in models or () if not model.makes_pictures),
+        balance_usd=balance,
+        notes=tuple(notes),
+    )
+
+
+async def _get(url: str, key: Secret, decode: Callable[[bytes], _Found], what: str, notes: list[str]) -> _Found | None:
+    from batchgen.client import ask as get
+
+    try:
+        reply = await get(url, key, TIMEOUT_S, user_agent=f"batchgen/{batchgen.__version__}")
+        if reply.status == _UNAUTHORIZED:
+            said = key.hide(read_error(reply.body).message)
+            raise AccountRefused(f"the API refused the key: {said}")
+        if reply.status != 200:
+            notes.append(f"{what} could not be asked for: status {reply.status}")
+            return None
+        return decode(reply.body)
+    except (AttemptFailed, BadAnswer) as error:
+        notes.append(f"{what} could not be asked for: {error}")
+        return None
+
+
+@asynccontextmanager
+async def _address(session: Session) -> AsyncIterator[tuple[str, Secret]]:
+    settings = session.settings
+    if settings.style != SANDBOX:
+        assert settings.key is not None
+        yield settings.url, settings.key
+        return
+    from batchgen.sandbox import SANDBOX_KEY, Sandbox
+
+    # A stand-in, wherever it is, never sees the real key.
+    key = Secret(SANDBOX_KEY)
+    if settings.url:
+        yield settings.url, key
+        return
+    async with Sandbox() as sandbox:
+        yield sandbox.url, key
+
+
+def against(offer: Offer, models: Iterable[str], prices_usd: Mapping[str, float]) -> Iterator[str]:
+    """What the API's own list says against the models that are to be used and the prices that were given."""
+    yield from offer.notes
+    for model in sorted(models) if offer.models else ():
+        name, said = printable(model, _NAME_CHARS), prices_usd.get(model)
+        if model in offer.other_models:
+            yield f"the model {name} makes no pictures, by the API's list"
+        elif model not in offer.models:
+            near = nearest(model, offer.models)
+            yield f"the API does not list the model {name}" + (f"; did you mean {near}?" if near else "")
+        elif said is not None and (asked := offer.models[model]) is not None and said != asked:
+            yield f"the API asks ${asked:g} for a picture of {name}, you said ${said:g}"
+
+
+def nearest(model: str, known: Iterable[str]) -> str | None:
+    """The known model that was probably meant: by its whole name, or by what stands behind the last `/`.
+
+    >>> nearest("flux.1-schnel", ["black-forest-labs/FLUX.1-schnell", "other/sdxl"])
+    'black-forest-labs/FLUX.1-schnell'
+    """
+    names = {form: name for name in known for form in (name.casefold(), name.rpartition("/")[2].casefold())}
+    for said in (model.casefold(), model.rpartition("/")[2].casefold()):
+        if found := difflib.get_close_matches(said, names, n=1, cutoff=0.7):
+            return printable(names[found[0]], _NAME_CHARS)
+    return None
