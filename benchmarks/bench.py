@@ -86,8 +86,10 @@ def _execute(command: list[str], folder: Path, cores: frozenset[int]) -> Measure
         "PICTURE": str(folder / "one"),
         "XDG_STATE_HOME": str(folder / "state"),
     }
+    if cores:
+        command = ["taskset", "-c", ",".join(map(str, sorted(cores))), *command]
     began_s = time.monotonic()
-    process = subprocess.Popen(command, env=environment, preexec_fn=lambda: cores and os.sched_setaffinity(0, cores))
+    process = subprocess.Popen(command, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.monotonic() - began_s
     if process.returncode is None:

@@ -51,7 +51,7 @@ class _Appender:
         with self._lock:
             if self.broken:
                 raise StorageError(f"{self._path} cannot be written to any more")
-            if self._files.size(self._handle) != self._size or not self._files.is_at(self._handle, self._path):
+            if not self._files.is_at(self._handle, self._path, self._size):
                 raise StorageError(
                     f"{self._path} was changed, moved or cut by somebody else; the run stops before more"
                 )
