@@ -429,7 +429,7 @@ class World:
             transport=server,
             account=self._account(clock, fold, lives),
             deliver=deliver,
-            note=self.notes.append,
+            note=lambda lines: self.notes.extend(lines.splitlines(keepends=True)),
             keep=partial(asyncio.sleep, 0),
             clock=clock,
             randomness=random.Random(self.seed),

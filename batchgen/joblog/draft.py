@@ -89,4 +89,4 @@ def _rounded(seconds: float | None) -> float | None:
 
 def timestamp(utc: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and `Z`."""
-    return utc.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc.microsecond // 1000:03d}Z"
+    return utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
