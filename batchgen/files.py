@@ -10,8 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen.world import SyncFailed
@@ -20,6 +18,22 @@ _NEW_FILE, _NEW_DIR = 0o600, 0o700
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _HELD_FOLDERS = 32
 _NO_NAMES = {"", ".", ".."}
+
+
+class _Parent:
+    """An open folder and a name in it, for as long as one operation takes."""
+
+    __slots__ = ("_held", "folder", "name")
+
+    def __init__(self, folder: int, name: str, *, held: bool) -> None:
+        self.folder, self.name, self._held = folder, name, held
+
+    def __enter__(self) -> tuple[int, str]:
+        return self.folder, self.name
+
+    def __exit__(self, *error: object) -> None:
+        if not self._held:
+            os.close(self.folder)
 
 
 class PosixFiles:
@@ -37,22 +51,16 @@ class PosixFiles:
         for handle in (*self._held.values(), self._root):
             os.close(handle)
 
-    @contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+    def _parent(self, path: str) -> _Parent:
         """The folder that holds `path`, opened step by step so that no link on the way leads elsewhere."""
         folder, _, name = path.rpartition("/")
         if (known := self._held.get(folder)) is not None and name not in _NO_NAMES:
-            yield known, name
-            return
+            return _Parent(known, name, held=True)
         if not _NO_NAMES.isdisjoint(path.split("/")):
             raise OSError(errno.EINVAL, "not a path inside the folder", path)
-        at = self._descend(folder)
-        held = len(self._held) < _HELD_FOLDERS and self._held.setdefault(folder, at) == at
-        try:
-            yield at, name
-        finally:
-            if not held:
-                os.close(at)
+        opened = self._descend(folder)
+        held = len(self._held) < _HELD_FOLDERS and self._held.setdefault(folder, opened) == opened
+        return _Parent(opened, name, held=held)
 
     def _descend(self, folder: str) -> int:
         """A descriptor of a folder below the root."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from batchgen.joblog import Draft
 from batchgen.model import Entry, Job, Outcome, Reply, ServerError
@@ -98,16 +99,14 @@ class Files(Protocol):
     def free_bytes(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """An answer with status 200 whose pictures are to be saved."""
 
     draft: Draft
     body: bytes
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """A job that ended without a picture."""
 
     draft: Draft
@@ -140,8 +139,7 @@ class Deliver(Protocol):
     def submit(self, work: Work) -> asyncio.Future[Result]: ...
 
 
-@dataclass(frozen=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """Bytes that are written but not yet seen; `sha256` is theirs."""
 
     path: str

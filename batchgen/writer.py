@@ -13,8 +13,10 @@ import errno
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from batchgen import joblog
 from batchgen.images import ImageFacts
@@ -121,7 +123,7 @@ class Committer:
         results: list[Result] = []
         for item, pictures in zip(opened, saved, strict=True):
             if isinstance(item, _Opened) and pictures is not None:
-                kept = replace(pictures, save_s=now_s - began_s)
+                kept = msgspec.structs.replace(pictures, save_s=now_s - began_s)
                 results.append(item.draft.entry(Outcome.DONE, kept, now_s, utc))
             elif isinstance(item, Verdict):
                 results.append(item.draft.entry(item.outcome, Saved(), now_s, utc))
