@@ -6,7 +6,7 @@ MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 SEEDS ?= 0 5000
 
-.PHONY: help run test soak nights endurance format clean
+.PHONY: help run test soak nights endurance bench format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -34,6 +34,10 @@ endurance: $(VENV)/installed ## an hour with faults, then 100,000 jobs: does mem
 	$(BIN)/python benchmarks/soak.py hour
 	$(BIN)/python benchmarks/soak.py jobs
 
+bench: benchmarks/.venv/installed ## batchgen beside the ways that others fetch the same pictures (needs nginx: apt-get install nginx-light)
+	benchmarks/.venv/bin/python benchmarks/bench.py
+	benchmarks/.venv/bin/python benchmarks/scale.py
+
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -50,3 +54,8 @@ $(VENV)/installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+benchmarks/.venv/installed: pyproject.toml
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@

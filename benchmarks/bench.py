@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +47,7 @@ class Course:
     picture: bytes
     in_flight: int = IN_FLIGHT
     cores: frozenset[int] = frozenset()
+    variant: str = ""
 
     def run(self, count: int, space: Path) -> Measured:
         """Do `count` pictures in a new folder below `space`, check them, remove them."""
@@ -53,7 +56,7 @@ class Course:
             (folder / "one").write_bytes(self.picture)
             out = folder / "out"
             out.mkdir()
-            measured = _execute(self._command(count, out), folder, self.cores)
+            measured = execute(self._command(count, out), folder, self.cores)
             self._check(count, out)
             return measured
         finally:
@@ -67,7 +70,10 @@ class Course:
         rows = "".join(f"{number},picture {number},black-forest-labs/FLUX.1-schnell\n" for number in range(count))
         manifest.write_text(f"id,prompt,model\n{rows}")
         flags = ["-o", str(out), "--api-url", self.url, "-c", str(self.in_flight), "--quiet"]
-        return [str(Path(sys.executable).with_name("batchgen")), "run", str(manifest), *flags]
+        program = [str(Path(sys.executable).with_name("batchgen"))]
+        if self.variant:
+            program = [sys.executable, str(HERE / "variants.py"), self.variant]
+        return [*program, "run", str(manifest), *flags]
 
     def _check(self, count: int, out: Path) -> None:
         if self.name == "read":
@@ -79,7 +85,7 @@ class Course:
             sys.exit(f"{self.name}: {len(files)} files instead of {count}, {len(wrong)} of them wrong; no result")
 
 
-def _execute(command: list[str], folder: Path, cores: frozenset[int]) -> Measured:
+def execute(command: list[str], folder: Path, cores: frozenset[int]) -> Measured:
     environment = {
         **os.environ,
         "NEBULA_API_KEY": "bench",
@@ -89,7 +95,7 @@ def _execute(command: list[str], folder: Path, cores: frozenset[int]) -> Measure
     if cores:
         command = ["taskset", "-c", ",".join(map(str, sorted(cores))), *command]
     began_s = time.monotonic()
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     wall_s = time.monotonic() - began_s
     if process.returncode is None:
@@ -154,6 +160,16 @@ def _has(package: str) -> bool:
     return find_spec(package) is not None
 
 
+@contextmanager
+def placed(space: Path) -> Iterator[tuple[str, dict[str, bytes], frozenset[int]]]:
+    """The server's address, each size's picture, and the cores for clients: all but the server's."""
+    every = sorted(os.sched_getaffinity(0))
+    (space / "answers").mkdir()
+    pictures = answers.build(space / "answers")
+    with nginx.serving(space, every[0] if len(every) > 1 else None) as url:
+        yield url, pictures, frozenset(every[1:])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="SML")
@@ -163,14 +179,10 @@ def main() -> None:
     asked = parser.parse_args()
     nginx.find()
     names = _present([name for name in NAMES if name in ("read", "write", "batchgen", *asked.only.split(","))])
-    every = sorted(os.sched_getaffinity(0))
-    server_core, cores = (every[0], frozenset(every[1:2])) if len(every) > 1 else (None, frozenset())
     with tempfile.TemporaryDirectory(dir=asked.space, prefix="batchgen-bench-") as folder:
         space = Path(folder)
         space.chmod(0o755)
-        (space / "answers").mkdir()
-        pictures = answers.build(space / "answers")
-        with nginx.serving(space, server_core) as url:
+        with placed(space) as (url, pictures, cores):
             for size in (size for size in answers.SIZES if size.name in asked.sizes):
                 courses = [Course(name, f"{url}/{size.name}", pictures[size.name], cores=cores) for name in names]
                 print(table(size, compare(size, courses, asked.rounds, space)), end="\n\n", flush=True)
