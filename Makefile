@@ -6,7 +6,7 @@ MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 SEEDS ?= 0 5000
 
-.PHONY: help run test soak nights endurance mutants format clean
+.PHONY: help run test soak nights endurance bench mutants format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -39,6 +39,10 @@ mutants: $(VENV)/installed-dev ## break the code that decides about money, one p
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mutmut run --max-children 2
 	$(BIN)/python tests/mutants.py
 
+bench: benchmarks/.venv/installed ## batchgen beside the ways that others fetch the same pictures (needs nginx: apt-get install nginx-light)
+	benchmarks/.venv/bin/python benchmarks/bench.py
+	benchmarks/.venv/bin/python benchmarks/scale.py
+
 format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -55,3 +59,8 @@ $(VENV)/installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+benchmarks/.venv/installed: pyproject.toml
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import socket
 import ssl
 import threading
@@ -88,15 +89,12 @@ class Client:
 
     async def _post(self, body: bytes, timeout_s: float) -> Reply:
         assert self._session is not None
-        # Connecting ends well before the whole: afterwards nobody could say any more that nothing was sent.
-        connect_s = min(CONNECT_TIMEOUT_S, timeout_s / 2)
-        limits = aiohttp.ClientTimeout(total=timeout_s, connect=connect_s, sock_connect=connect_s, sock_read=timeout_s)
         began_s = self._clock.monotonic()
         async with self._session.post(
-            self._endpoint.generate_url, data=body, allow_redirects=False, timeout=limits
+            self._endpoint.generate_url, data=body, allow_redirects=False, timeout=_limits(timeout_s)
         ) as response:
             first_byte_s = self._clock.monotonic() - began_s
-            answer = await _read(response)
+            answer = await (_read(response) if response.status == 200 else _read_refusal(response))
             headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
             return Reply(response.status, headers, answer, first_byte_s, self._clock.monotonic() - began_s)
 
@@ -185,24 +183,39 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
     ]
 
 
+@functools.cache
+def _limits(timeout_s: float) -> aiohttp.ClientTimeout:
+    # Connecting ends well before the whole: afterwards nobody could say any more that nothing was sent.
+    connect_s = min(CONNECT_TIMEOUT_S, timeout_s / 2)
+    return aiohttp.ClientTimeout(total=timeout_s, connect=connect_s, sock_connect=connect_s, sock_read=timeout_s)
+
+
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    chunks, size = [], 0
-    refusal = response.status != 200
-    try:
-        async with asyncio.timeout(REFUSAL_BODY_S if refusal else None):
-            async for chunk in response.content.iter_any():
-                size += len(chunk)
-                if size > MAX_ANSWER_BYTES:
-                    response.close()
-                    if refusal:
-                        break
-                    raise AttemptFailed(Failure.BAD_ANSWER, f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
-                chunks.append(chunk)
-    except (aiohttp.ClientError, TimeoutError):
-        # A refusal is one by its status, however little of its text arrived; half a picture is none.
-        if not refusal:
-            raise
+    chunks: list[bytes] = []
+    if not await _collect(response, chunks):
+        raise AttemptFailed(Failure.BAD_ANSWER, f"the answer is larger than {MAX_ANSWER_BYTES >> 20} MiB")
     return b"".join(chunks)
+
+
+async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
+    """A refusal is one by its status, however little of its text arrives; half a picture would be none."""
+    chunks: list[bytes] = []
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(REFUSAL_BODY_S):
+            await _collect(response, chunks)
+    return b"".join(chunks)
+
+
+async def _collect(response: aiohttp.ClientResponse, chunks: list[bytes]) -> bool:
+    """Add the body to `chunks`; False where it is larger than any answer, and was left."""
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            response.close()
+            return False
+        chunks.append(chunk)
+    return True
 
 
 def _failure(error: Exception) -> Failure:

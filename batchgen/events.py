@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from batchgen.model import Attempt, Entry, Failure, Job
 
 
-@dataclass(frozen=True)
-class Tried:
+class Tried(msgspec.Struct, frozen=True):
     """An attempt has ended; what it cost follows from its `billed`, `price_usd` and how many `pictures` came.
 
     `again`: it was a repetition within this run.
@@ -21,15 +20,13 @@ class Tried:
     again: bool = False
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """A job has ended, and its entry is in the log."""
 
     entry: Entry
 
 
-@dataclass(frozen=True)
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """A job stays pending; another run can do it."""
 
     job: Job
@@ -37,8 +34,7 @@ class Left:
     message: str
 
 
-@dataclass(frozen=True)
-class Paced:
+class Paced(msgspec.Struct, frozen=True):
     """The pace has changed, and why; `routine` changes need nobody's attention."""
 
     message: str

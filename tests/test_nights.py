@@ -9,7 +9,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,7 +62,7 @@ Patch = pytest.MonkeyPatch
 
 
 def _pictures_not_synced(patch: Patch) -> None:
-    def sync(self: LocalSink, staged: Sequence[Any]) -> None:
+    def sync(self: LocalSink, staged: Iterable[Any]) -> None:
         for item in staged:
             self.files.close(item.handle)
 
@@ -70,11 +70,11 @@ def _pictures_not_synced(patch: Patch) -> None:
 
 
 def _names_not_synced(patch: Patch) -> None:
-    def publish(self: LocalSink, moves: Sequence[Any]) -> None:
-        for staged, name in moves:
+    def publish(self: LocalSink, moves: dict[str, Any]) -> None:
+        for name in list(moves):
             self.files.make_dir(str(PurePosixPath(name).parent))
-            if self.is_staged(staged):
-                self.files.rename(staged.path, name)
+            self.files.rename(moves[name].path, name)
+            del moves[name]
 
     patch.setattr(LocalSink, "publish", publish)
 

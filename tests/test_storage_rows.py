@@ -104,9 +104,9 @@ class FailingFiles(PosixFiles):
 
     def sync_dir(self, path: str) -> None:
         self._sync(f"sync_dir {path}")
+        super().sync_dir(path)
 
     def _sync(self, operation: str) -> None:
-        # Real syncs prove nothing here and take seconds by the hundred.
         try:
             self.faults.check(operation)
         except OSError as error:
@@ -123,6 +123,12 @@ class FailingFiles(PosixFiles):
     def remove(self, path: str) -> None:
         self.faults.check(f"remove {path}")
         super().remove(path)
+
+
+@pytest.fixture(autouse=True)
+def no_real_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real syncs prove nothing here and take seconds by the hundred."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 class HastyClock(SystemClock):

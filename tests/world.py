@@ -433,7 +433,7 @@ class World:
             transport=server,
             account=self._account(clock, fold, lives),
             deliver=deliver,
-            note=self.notes.append,
+            note=lambda lines: self.notes.extend(lines.splitlines(keepends=True)),
             keep=keep,
             clock=clock,
             randomness=random.Random(self.seed),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Set
 from pathlib import PurePosixPath
 
 import msgspec
@@ -51,7 +51,7 @@ class _Appender:
         with self._lock:
             if self.broken:
                 raise StorageError(f"{self._path} cannot be written to any more")
-            if self._files.size(self._handle) != self._size or not self._files.is_at(self._handle, self._path):
+            if not self._files.is_at(self._handle, self._path, self._size):
                 raise StorageError(
                     f"{self._path} was changed, moved or cut by somebody else; the run stops before more"
                 )
@@ -245,10 +245,11 @@ class Folder(Records):
     def write_state(self, state: State) -> None:
         self.write_whole(STATE, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
 
-    def compact(self, is_open: Callable[[str, str], bool]) -> None:
-        """At a clean end, keep of the attempts file only what tells of jobs that are not finished."""
-        lives = Lives(lambda job, fingerprint: self.last_n(job, fingerprint) if is_open(job, fingerprint) else 0xFFFF)
-        fold_lines(lines(self.files, self._attempts.handle), ATTEMPTS, lambda line, _: lives.add(line))
+    def compact(self, unfinished: Set[tuple[str, str]]) -> None:
+        """At a clean end, keep of the attempts file only what tells of `unfinished` jobs (ids and fingerprints)."""
+        lives = Lives(lambda *who: self.last_n(*who) if who in unfinished else 0xFFFF)
+        if unfinished:
+            fold_lines(lines(self.files, self._attempts.handle), ATTEMPTS, lambda line, _: lives.add(line))
         self.write_whole(ATTEMPTS, b"".join(map(joblog.encode, lives.ended())))
         old, self._attempts = self._attempts, _Appender(self.files, ATTEMPTS)
         old.close()

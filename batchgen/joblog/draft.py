@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import overload
 
@@ -11,8 +10,7 @@ import msgspec
 from batchgen.model import Attempt, Billed, Entry, Job, Outcome, Picture, Timings
 
 
-@dataclass(frozen=True)
-class Saved:
+class Saved(msgspec.Struct, frozen=True):
     """The pictures of a job as they were written, and how long that took in seconds."""
 
     pictures: tuple[Picture, ...] = ()
@@ -21,8 +19,7 @@ class Saved:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """All that is known of a job before its pictures are written: everything of its entry but how it ended.
 
     `ready_s` is the monotonic time from which `total_s` counts; `price_usd` is what one picture costs.
@@ -90,4 +87,4 @@ def _rounded(seconds: float | None) -> float | None:
 
 def timestamp(utc: datetime) -> str:
     """ISO 8601 in UTC with milliseconds and `Z`."""
-    return utc.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc.microsecond // 1000:03d}Z"
+    return utc.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

@@ -94,12 +94,14 @@ class Fold:
         return True
 
     def row(self, job: str, fingerprint: str) -> Row | None:
+        if not self._rows:
+            return None  # a new folder: nothing needs to be hashed
         number = self._rows.get(key(job, fingerprint))
         return None if number is None else self._row(number)
 
     def rows(self, job: str) -> list[Row]:
         """All that is known of a job, whatever its fingerprint."""
-        found, number = [], self._latest.get(key(job), -1)
+        found, number = [], self._latest.get(key(job), -1) if self._latest else -1
         while number >= 0:
             found.append(self._row(number))
             number = self._earlier[number]
@@ -163,6 +165,10 @@ class Lives:
         """The job is finished: its entry tells its attempts from now on."""
         self._attempts.pop((job, fingerprint), None)
         self.prepared.pop((job, fingerprint), None)
+
+    def unfinished(self) -> set[tuple[str, str]]:
+        """The jobs that have attempts here, as ids and fingerprints."""
+        return set(self._attempts)
 
     def ended(self) -> list[Ended]:
         """All attempts of unfinished jobs, as the lines of a compacted file."""

@@ -36,11 +36,15 @@ class Consequences:
         self._gates, self._clock, self._random = gates, clock, randomness
         self._observe, self._stop = observe, stop
         self.successes = 0
+        self._server_date: str | None = None
         self._refusals = self._forbidden = self._internal = 0
         self._durations_s: deque[float] = deque(maxlen=REMEMBERED_DURATIONS)
 
     def server_date(self, text: str | None) -> None:
         """The server's clock decides when its day begins; told once where it is far from ours."""
+        if text == self._server_date:
+            return
+        self._server_date = text
         ahead = clock_skew(text, self._clock.utc())
         if ahead is not None and abs(ahead - self._gates.day.skew) > MINUTE:
             self._gates.day.skew = ahead

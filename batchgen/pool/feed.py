@@ -6,6 +6,7 @@ Both are fetched beside the event loop's other work, a little before they are ne
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
@@ -14,6 +15,8 @@ from batchgen.pacing import Gates
 from batchgen.pool.task import Pending, Policy, Task
 from batchgen.text import printable
 from batchgen.world import Account, Clock, Randomness
+
+MOST_LEASED = 1024
 
 
 class Feed:
@@ -36,7 +39,8 @@ class Feed:
         self._clock, self._random, self._prepare = clock, randomness, prepare
         self._spawn, self._stop = spawn, stop
         self.ready: deque[Task] = deque()
-        self._batch = max(1, int((policy.requests_per_minute or 60 * policy.concurrency) / 60))
+        self._batch = max(1, int((policy.requests_per_minute or 60) / 60))
+        self._leased_s = -math.inf
         self._pulling = self._exhausted = self._leasing = False
 
     @property
@@ -77,9 +81,20 @@ class Feed:
     async def _lease(self) -> None:
         if unused := self._gates.tickets.take_unused():
             await self._account.give_back(unused)
-        lease = await self._account.lease(min(self._batch, int(self._gates.adaptive.limit)))
+        lease = await self._account.lease(self._batch_size())
         self._leasing = False
         self._gates.tickets.add(self._clock.monotonic(), lease)
+
+    def _batch_size(self) -> int:
+        """Up to one second's requests. Without a pace that would tell, twice the last lease where that was used up
+        within a second."""
+        limit = int(self._gates.adaptive.limit)
+        if self._policy.requests_per_minute:
+            return min(self._batch, limit)
+        now_s, last_s = self._clock.monotonic(), self._leased_s
+        self._leased_s = now_s
+        self._batch = min(2 * self._batch, MOST_LEASED) if now_s - last_s < 1.0 else min(self._batch, limit)
+        return self._batch
 
     async def give_back(self) -> None:
         """Return the leave that was not used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 
@@ -14,6 +15,38 @@ from batchgen.protocol import read_error
 from batchgen.world import Clock, Deliver, Delivery, Transport
 
 
+class Intents:
+    """Lines that must be written before their requests leave: one write for all those of one turn of the loop."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+
+    def add(self, line: bytes) -> asyncio.Future[None]:
+        """Done when the line is written; raises what writing it raised. Who stops waiting leaves an intent behind."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        future = loop.create_future()
+        self._waiting.append((line, future))
+        return future
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        failure: Exception | None = None
+        try:
+            self._write(b"".join([line for line, _ in waiting]))
+        except Exception as error:
+            failure = error
+        for _, future in waiting:
+            if future.done():
+                continue
+            if failure:
+                future.set_exception(failure)
+            else:
+                future.set_result(None)
+
+
 class Sender:
     """Sends attempts; `fastest_s` remembers the quickest success of each model."""
 
@@ -21,7 +54,7 @@ class Sender:
         self, policy: Policy, *, transport: Transport, deliver: Deliver, note: Callable[[bytes], None], clock: Clock
     ) -> None:
         self._policy, self._transport, self._deliver = policy, transport, deliver
-        self._note, self._clock = note, clock
+        self._intents, self._clock = Intents(note), clock
         self._fastest_s: dict[str, float] = {}
 
     async def attempt(
@@ -33,7 +66,8 @@ class Sender:
         """
         job, policy = task.job, self._policy
         sent = Sent(task.next_n, joblog.timestamp(self._clock.utc()), self._clock.monotonic())
-        self._note(joblog.encode(Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd)))
+        intent = Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd)
+        await self._intents.add(joblog.encode(intent))
         reply = None
         try:
             reply = await self._transport.send(body, policy.timeout_s)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from batchgen.failures import Allowance
 from batchgen.joblog import Draft
@@ -44,8 +46,7 @@ class Policy:
     prices_usd: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """A job to be done, with its attempts so far and the number of the last one that the log already tells."""
 
     job: Job
@@ -123,8 +124,7 @@ class Task:
         )
 
 
-@dataclass(frozen=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """One attempt under way."""
 
     n: int
@@ -132,8 +132,7 @@ class Sent:
     sent_s: float
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True):
     """How an attempt failed, in the words of the classification; `asked_s` is the pause the server asked for."""
 
     failure: Failure
@@ -145,4 +144,4 @@ class Fault:
     def without(self, key: Secret) -> Fault:
         """The same, should the server have echoed the key, and fit to be shown."""
         code = self.code and printable(key.hide(self.code))
-        return replace(self, message=printable(key.hide(self.message)), code=code)
+        return msgspec.structs.replace(self, message=printable(key.hide(self.message)), code=code)

@@ -55,16 +55,17 @@ def _interruptible() -> Iterator[None]:
 
 
 async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
-    root = session.settings.output.absolute()
+    root, plan = session.settings.output.absolute(), None
     if not outside.begun(root):
         # What cannot begin leaves no folder behind.
-        _check_begin(session, plan_of(session, lambda job: Standing.PENDING))
+        plan = plan_of(session, lambda job: Standing.PENDING)
+        _check_begin(session, plan)
     try:
         with outside.hold(root) as files, contextlib.closing(Folder(files)) as folder:
             folder.load()
             this = _begin(session, folder, voice, outside)
             try:
-                return await _conduct(this)
+                return await _conduct(this, None if folder.fold.jobs else plan)
             finally:
                 with contextlib.suppress(OSError):
                     logged = max(this.state.logged, folder.fold.jobs) + this.new_jobs
@@ -102,8 +103,9 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
     return this
 
 
-async def _conduct(this: Run) -> Summary:
-    plan = plan_of(this.session, this.folder.standing, _regroup(this))
+async def _conduct(this: Run, plan: Plan | None) -> Summary:
+    """`plan` is what was planned before the folder was there, where nothing in the folder says otherwise."""
+    plan = plan or plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
     this.notices += this.session.source.notes
     if missing := plan.standings[Standing.MISSING]:

@@ -91,7 +91,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 await pool.settle()
     if written and not pool.in_flight and not {stop.exit_code for stop in pool.stops} & _NOT_CLEAN:
         try:
-            this.folder.compact(lambda job, fp: (job, fp) in pool.unfinished or bool(this.folder.lives.of(job, fp)))
+            this.folder.compact(pool.unfinished | this.folder.lives.unfinished())
         except (OSError, StorageError) as error:
             this.warn(f"the attempts file could not be tidied up ({error}); that is no harm")
     else:

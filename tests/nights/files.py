@@ -94,9 +94,10 @@ class NightFiles:
         self._process.step("size", self._open[handle].path)
         return len(self._open[handle].node.data)
 
-    def is_at(self, handle: int, path: str) -> bool:
+    def is_at(self, handle: int, path: str, size_bytes: int) -> bool:
         self._process.step("is_at", path)
-        return self._disk.names.get(path) is self._open[handle].node
+        node = self._disk.names.get(path)
+        return node is not None and node is self._open[handle].node and len(node.data) == size_bytes
 
     def sync(self, handle: int) -> None:
         file = self._open[handle]
