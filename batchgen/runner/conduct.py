@@ -94,7 +94,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
     )
     folder.write_state(state)
     this = Run(session, folder, voice, outside, run, state, outside.clock.monotonic())
-    this.notices += [*session.warnings, *folder.notices]
+    this.notices += [*session.notices, *folder.notices]
     if doubtful := len(folder.lives.doubtful()):
         this.notices.append(f"{counted(doubtful, 'job')} of an earlier run may have been paid for without an answer")
     return this
@@ -103,7 +103,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
 async def _conduct(this: Run) -> Summary:
     plan = plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
-    this.notices += this.session.source.notes
+    this.notices += this.session.source.notices
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
     if not plan.total:
