@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from batchgen.manifest import FIELDS, LIMITS, Field, Format
+from batchgen.manifest import EXPANDING, FIELDS, LIMITS, Field, Format
 from batchgen.manifest.document import API, PRICE
 
 # The newest draft that every editor's YAML support knows.
@@ -102,20 +102,17 @@ def _expanding() -> _Schema:
     values = {"type": "array", "minItems": 1, "items": {"type": ["string", "number", "boolean", "object"]}}
     return {
         "matrix": {
-            "description": "axes with their values: a job for every combination; {axis} stands for the value",
+            "description": f"{EXPANDING['matrix'].help}; {{axis}} stands for the value",
             "type": ["object", "null"],
             "minProperties": 1,
             "additionalProperties": values,
         },
         "exclude": {
-            "description": "combinations of the matrix to leave out",
+            "description": EXPANDING["exclude"].help,
             "type": ["array", "null"],
             "items": {"type": "object", "additionalProperties": _SCALAR},
         },
-        "repeat": {
-            "description": "so many pictures of each: -1, -2, ...; with a seed: seed, seed+1, ...",
-            **_number({"type": "integer", "minimum": 1}),
-        },
+        "repeat": _field(EXPANDING["repeat"]),
         "from": {"description": _PATH, "type": ["string", "null"], "pattern": r"\S"},
         "columns": {
             "description": "with from: which column is which field, as in {prompt: Caption}",

@@ -23,7 +23,7 @@ from batchgen.model import Header, ManifestChanged, Problem, StorageError, Usage
 from batchgen.text import printable
 
 STANDARD_INPUT = Path("-")
-MAX_NOTES = 20
+MAX_NOTICES = 20
 _BLOCK_BYTES = 1 << 20
 
 Signature = tuple[int, int, int]
@@ -33,14 +33,14 @@ Signature = tuple[int, int, int]
 class Source:
     """A manifest; `rows` may be walked again and again, and says so if a file changes between.
 
-    `label` is what problems call it. `notes` is what its readers had to guess, filled as the rows are walked.
+    `label` is what problems call it. `notices` is what its readers had to guess, filled as the rows are walked.
     """
 
     path: Path
     format: Format
     spool: Spool | None = None
     default_place: Place = nowhere
-    notes: dict[str, None] = field(default_factory=dict)
+    notices: dict[str, None] = field(default_factory=dict)
     _document: Document | None = None
     _signatures: dict[Path, Signature] = field(default_factory=dict)
 
@@ -108,8 +108,8 @@ class Source:
         self.check_unchanged()
 
     def _note(self, note: str) -> None:
-        if len(self.notes) < MAX_NOTES:
-            self.notes.setdefault(note)
+        if len(self.notices) < MAX_NOTICES:
+            self.notices.setdefault(note)
 
 
 class Spool:

@@ -145,7 +145,7 @@ def test_money_that_was_spent_here_is_off_the_budget(place: Place, beside: Besid
     found = checked(place.jobs("a", "b", "c", "d", "e"), *flags)
     money = found["estimate"]["money"]
     assert (money["cost_usd"], money["spent_usd"], money["budget_left_usd"]) == (1.0, 1.5, 0.5)
-    assert any("enough for about 1 of 2 requests" in note for note in found["notes"])
+    assert any("enough for about 1 of 2 requests" in note for note in found["notices"])
 
 
 def test_the_plan_for_people(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +198,7 @@ def test_check_knows_when_a_run_would_end(
 def test_what_a_run_would_refuse_is_a_note(place: Place, checked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a key, or with most pictures gone, the plan is told all the same, and that a run would not begin."""
     monkeypatch.delenv("NEBULA_API_KEY")
-    [note] = checked(place.jobs("a"))["notes"]
+    [note] = checked(place.jobs("a"))["notices"]
     assert note.startswith("a run would be refused: there is no API key")
 
 
@@ -255,7 +255,7 @@ def test_online_fills_in_prices_and_balance_and_pays_nothing(place: Place, besid
     assert found["estimate"]["models"][MODEL]["price_source"] == "api"
     money = found["estimate"]["money"]
     assert (money["cost_usd"], money["balance_usd"]) == (0.006, 0.004)
-    assert any("enough for about 1 of 2 requests, by the account's balance" in note for note in found["notes"])
+    assert any("enough for about 1 of 2 requests, by the account's balance" in note for note in found["notices"])
     assert (server.ledger.requests, server.ledger.pictures) == (0, 0)
 
 
@@ -273,7 +273,7 @@ def test_online_says_what_the_list_has_against_the_plan(
 ) -> None:
     """A model that is not listed, or makes no pictures, or costs something else, is a note and no refusal."""
     manifest = place.jobs({"id": "a", "prompt": "a", "model": model}, prices_usd=prices)
-    [note] = checked(manifest, "--online", "--api-url", beside().url)["notes"]
+    [note] = checked(manifest, "--online", "--api-url", beside().url)["notices"]
     assert re.search(told, note)
 
 
@@ -301,15 +301,15 @@ def test_an_api_that_cannot_be_asked_is_a_note(place: Place, checked: Any) -> No
     """Where nobody answers, the plan is told without prices."""
     found = checked(place.jobs("a"), "--online", "--api-url", "http://127.0.0.1:9/api/v1")
     assert found["exit_code"] == 0
-    assert [note.partition(" could")[0] for note in found["notes"]] == ["the models", "the balance"]
-    assert all("connect" in note.casefold() and "127.0.0.1:9" in note for note in found["notes"])
+    assert [note.partition(" could")[0] for note in found["notices"]] == ["the models", "the balance"]
+    assert all("connect" in note.casefold() and "127.0.0.1:9" in note for note in found["notices"])
 
 
 def test_an_address_that_is_no_api_is_a_note(place: Place, beside: Beside, checked: Any) -> None:
     """A server that answers something else is told with its status."""
     found = checked(place.jobs("a"), "--online", "--api-url", beside().url + "/elsewhere")
     told = "could not be asked for: status 404; look at the API address"
-    assert found["notes"] == [f"{what} {told}" for what in ("the models", "the balance")]
+    assert found["notices"] == [f"{what} {told}" for what in ("the models", "the balance")]
 
 
 def test_the_built_in_sandbox_can_be_asked(place: Place, checked: Any) -> None:

@@ -87,7 +87,7 @@ def test_check_says_what_was_guessed(place: Place, capsys: pytest.CaptureFixture
     assert main(["check", str(manifest), *GENERAL]) == 0
     assert f"  note       {note}\n" in capsys.readouterr().out
     assert main(["check", str(manifest), *GENERAL, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["notes"] == [note]
+    assert json.loads(capsys.readouterr().out)["notices"] == [note]
 
 
 def test_problems_of_all_files_are_told_at_once(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,9 +160,9 @@ def test_notes_do_not_grow_with_the_file(place: Place) -> None:
     source = open_manifest(place.write("p.txt", "".join(f"--prompt x --option{n} 1\n" for n in range(100))))
     source.header()
     assert len(list(source.rows())) == 100
-    assert len(source.notes) == sources.MAX_NOTES
+    assert len(source.notices) == sources.MAX_NOTICES
     assert len(list(source.rows())) == 100
-    assert len(source.notes) == sources.MAX_NOTES
+    assert len(source.notices) == sources.MAX_NOTICES
 
 
 # --- standard input

@@ -7,7 +7,17 @@ are too many to build them all. Nothing here opens a file.
 from __future__ import annotations
 
 from batchgen.manifest.document import Document
-from batchgen.manifest.fields import FIELDS, LIMITS, Complaint, Field, check_each, nearest, nearest_limit, overrides
+from batchgen.manifest.fields import (
+    EXPANDING,
+    FIELDS,
+    LIMITS,
+    Complaint,
+    Field,
+    check_each,
+    nearest,
+    nearest_limit,
+    overrides,
+)
 from batchgen.manifest.formats import Format, format_of
 from batchgen.manifest.include import Include
 from batchgen.manifest.jobs import Rules, Tally, canonical, fingerprint, jobs, survey
@@ -16,6 +26,7 @@ from batchgen.manifest.readers import included, read
 from batchgen.manifest.row import Row
 
 __all__ = [
+    "EXPANDING",
     "FIELDS",
     "LIMITS",
     "SHOWN_ALIKE",

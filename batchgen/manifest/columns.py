@@ -28,7 +28,7 @@ _DECIMAL_COMMA = re.compile(r"\s*[-+]?[0-9]*,[0-9]+\s*")
 _FLOATS = frozenset(("guidance_scale",))
 
 
-class Wrong(NamedTuple):
+class Misnamed(NamedTuple):
     """What is wrong with the name at an index, and how to mend it; -1 is the whole header."""
 
     at: int
@@ -36,13 +36,15 @@ class Wrong(NamedTuple):
     fix: str
 
 
-def assign(names: Sequence[str], reading: Reading, noun: str = "column") -> tuple[list[tuple[int, str]], list[Wrong]]:
+def assign(
+    names: Sequence[str], reading: Reading, noun: str = "column"
+) -> tuple[list[tuple[int, str]], list[Misnamed]]:
     """Which field each of `names` stands for, as in `width` or `meta.Category`, and which cannot be understood.
 
     What `reading.columns` says comes first, then the name itself, whatever its case; where nothing is called `prompt`
     a single likely name is taken for it, and that is noted.
     """
-    wrong: list[Wrong] = []
+    wrong: list[Misnamed] = []
     chosen = _chosen(names, reading, noun, wrong)
     if wrong:
         return [], wrong
@@ -59,15 +61,15 @@ def assign(names: Sequence[str], reading: Reading, noun: str = "column") -> tupl
         if path in elsewhere or (path == "exclude" and "matrix" not in names):
             path, what = f"meta.{name}", ""
         if what:
-            wrong.append(Wrong(i, what, fix))
+            wrong.append(Misnamed(i, what, fix))
         elif path in seen:
-            wrong.append(Wrong(i, f"a second {noun} for '{text.printable(path, 60)}'", "remove or rename one"))
+            wrong.append(Misnamed(i, f"a second {noun} for '{text.printable(path, 60)}'", "remove or rename one"))
         seen.add(path)
         assigned.append((i, path))
     return assigned, wrong
 
 
-def _chosen(names: Sequence[str], reading: Reading, noun: str, wrong: list[Wrong]) -> dict[int, list[str]]:
+def _chosen(names: Sequence[str], reading: Reading, noun: str, wrong: list[Misnamed]) -> dict[int, list[str]]:
     """The fields of the names that `reading.columns` speaks of, by their index."""
     chosen: dict[int, list[str]] = {}
     folded = [name.casefold() for name in names]
@@ -78,12 +80,12 @@ def _chosen(names: Sequence[str], reading: Reading, noun: str, wrong: list[Wrong
             chosen.setdefault(folded.index(name.casefold()), []).append(path)
         elif noun == "column":  # not every object has to have every key
             there = text.printable(", ".join(names), 200)
-            wrong.append(Wrong(-1, f"no column '{text.printable(name, 60)}' for '{path}'", f"there are: {there}"))
+            wrong.append(Misnamed(-1, f"no column '{text.printable(name, 60)}' for '{path}'", f"there are: {there}"))
     return chosen
 
 
 def _guess_prompt(
-    names: Sequence[str], reading: Reading, noun: str, chosen: dict[int, list[str]], wrong: list[Wrong]
+    names: Sequence[str], reading: Reading, noun: str, chosen: dict[int, list[str]], wrong: list[Misnamed]
 ) -> None:
     folded = [name.casefold() for name in names]
     if "prompt" in folded:
@@ -92,7 +94,7 @@ def _guess_prompt(
         found = [i for i, name in enumerate(folded) if re.sub("[ -]", "_", name) in likely and i not in chosen]
         if len(found) > 1:
             them = " or ".join(f"'{text.printable(names[i], 60)}'" for i in found)
-            wrong.append(Wrong(found[1], f"no {noun} 'prompt'; is it {them}?", "call that one 'prompt'"))
+            wrong.append(Misnamed(found[1], f"no {noun} 'prompt'; is it {them}?", "call that one 'prompt'"))
         if len(found) == 1:
             chosen[found[0]] = ["prompt"]
             reading.note(f"{reading.file}: the {noun} '{text.printable(names[found[0]], 60)}' is taken for the prompt")
@@ -164,7 +166,7 @@ class Columns:
         return resolve(_pointed(cell) if self.decimal_comma else cell)
 
 
-def read_header(cells: list[str], reading: Reading, *, decimal_comma: bool = False) -> tuple[Columns, list[Wrong]]:
+def read_header(cells: list[str], reading: Reading, *, decimal_comma: bool = False) -> tuple[Columns, list[Misnamed]]:
     """The columns that a header names, and what is wrong with it.
 
     Empty cells at the end, which spreadsheets like to leave, are no columns.

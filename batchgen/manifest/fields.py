@@ -91,7 +91,12 @@ FIELDS = _table(
 """The fields of a job, in the order in which a request holds them."""
 
 EXPANDING = _table(
-    Field("matrix", dict[str, Any], "a mapping of axes to lists of values", "axes: a job for every combination"),
+    Field(
+        "matrix",
+        dict[str, Any],
+        "a mapping of axes to lists of values",
+        "axes with their values: a job for every combination",
+    ),
     Field("exclude", list[Any], "a list of combinations of axis values", "combinations of the matrix to leave out"),
     Field(
         "repeat",

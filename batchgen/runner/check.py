@@ -65,7 +65,7 @@ class Check(msgspec.Struct, frozen=True):
     orphans: int
     estimate: Estimate
     warnings: list[Advice]
-    notes: list[str]
+    notices: list[str]
     jobs: list[Difference] | None = None
     gone: list[str] | None = None
     counted: int = 0
@@ -137,7 +137,7 @@ def check(
             orphans=records.fold.jobs - plan.in_log if records else 0,
             estimate=found,
             warnings=plan.advisor.warnings(),
-            notes=[*session.warnings, *session.source.notes, *against_it],
+            notices=[*session.notices, *session.source.notices, *against_it],
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
@@ -240,8 +240,8 @@ def render(found: Check) -> Iterator[str]:
         yield f"  in doubt   {counted(found.in_doubt, 'job')} may have been paid for without an answer"
     if found.orphans:
         yield f"  orphans    {found.orphans} jobs of the log are no longer in the manifest"
-    for note in found.notes:
-        yield f"  note       {note}"
+    for notice in found.notices:
+        yield f"  note       {notice}"
     if not found.to_do:
         yield "  nothing to do" if not found.restorable else "  nothing to send"
     yield from map(str, found.jobs or ())

@@ -97,7 +97,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
     )
     folder.write_state(state)
     this = Run(session, folder, voice, outside, run, state, outside.clock.monotonic())
-    this.notices += [*session.warnings, *folder.notices]
+    this.notices += [*session.notices, *folder.notices]
     if doubtful := len(folder.lives.doubtful()):
         this.notices.append(f"{counted(doubtful, 'job')} of an earlier run may have been paid for without an answer")
     return this
@@ -107,7 +107,7 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
     """`plan` is what was planned before the folder was there, where nothing in the folder says otherwise."""
     plan = plan or plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
-    this.notices += this.session.source.notes
+    this.notices += this.session.source.notices
     if missing := plan.standings[Standing.MISSING]:
         this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
     if not plan.total:

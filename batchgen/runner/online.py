@@ -25,13 +25,13 @@ _Found = TypeVar("_Found")
 
 class Offer(msgspec.Struct, frozen=True):
     """What the API said: prices of its image models (None: not told), its other models, the account's balance, and in
-    `notes` what could not be had.
+    `notices` what could not be had.
     """
 
     models: dict[str, float | None] = {}
     other_models: frozenset[str] = frozenset()
     balance_usd: float | None = None
-    notes: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def prices_usd(self) -> dict[str, float]:
@@ -41,19 +41,21 @@ class Offer(msgspec.Struct, frozen=True):
 async def ask(session: Session) -> Offer:
     """Ask for models and balance. Raises UsageError without a key, AccountRefused where the key is wrong."""
     need_key(session)
-    notes: list[str] = []
+    notices: list[str] = []
     async with _address(session) as (url, key):
-        models = await _get(url + nebula.MODELS_PATH, key, nebula.decode_models, "the models", notes)
-        balance = await _get(url + nebula.CREDITS_PATH, key, nebula.decode_credits, "the balance", notes)
+        models = await _get(url + nebula.MODELS_PATH, key, nebula.decode_models, "the models", notices)
+        balance = await _get(url + nebula.CREDITS_PATH, key, nebula.decode_credits, "the balance", notices)
     return Offer(
         models={model.name: model.price_usd for model in models or () if model.makes_pictures},
         other_models=frozenset(model.name for model in models or () if not model.makes_pictures),
         balance_usd=balance,
-        notes=tuple(notes),
+        notices=tuple(notices),
     )
 
 
-async def _get(url: str, key: Secret, decode: Callable[[bytes], _Found], what: str, notes: list[str]) -> _Found | None:
+async def _get(
+    url: str, key: Secret, decode: Callable[[bytes], _Found], what: str, notices: list[str]
+) -> _Found | None:
     from batchgen.client import ask as get
 
     try:
@@ -63,11 +65,11 @@ async def _get(url: str, key: Secret, decode: Callable[[bytes], _Found], what: s
             raise AccountRefused(f"the API refused the key: {said}")
         if reply.status != 200:
             hint = "; look at the API address" if reply.status == _NOT_FOUND else ""
-            notes.append(f"{what} could not be asked for: status {reply.status}{hint}")
+            notices.append(f"{what} could not be asked for: status {reply.status}{hint}")
             return None
         return decode(reply.body)
     except (AttemptFailed, BadAnswer) as error:
-        notes.append(f"{what} could not be asked for: {error}")
+        notices.append(f"{what} could not be asked for: {error}")
         return None
 
 
@@ -91,7 +93,7 @@ async def _address(session: Session) -> AsyncIterator[tuple[str, Secret]]:
 
 def against(offer: Offer, models: Iterable[str], prices_usd: Mapping[str, float]) -> Iterator[str]:
     """What the API's own list says against the models that are to be used and the prices that were given."""
-    yield from offer.notes
+    yield from offer.notices
     for model in sorted(models) if offer.models else ():
         name, said = printable(model, _NAME_CHARS), prices_usd.get(model)
         if model in offer.other_models:

@@ -32,7 +32,7 @@ class Session:
     inputs: Inputs
     defaults: Sequence[str]
     env: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def manifest_from_output(self) -> str:
@@ -71,7 +71,7 @@ def open_session(
     output = flags.output or default_output(flags.manifest)
     _need_unicode(flags.manifest, output)
     variable = settings.key_variable(header)
-    key, warnings = _find_key(key_file, env, variable)
+    key, notices = _find_key(key_file, env, variable)
     return Session(
         source=source,
         key_variable=variable,
@@ -79,7 +79,7 @@ def open_session(
         defaults=flags.defaults,
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
-        warnings=warnings,
+        notices=notices,
     )
 
 
