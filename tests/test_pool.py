@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -1079,6 +1080,19 @@ def test_an_aborted_request_is_told_as_a_doubt() -> None:
         doubt = Attempt(n, at, 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT)
         assert told[-1] == Tried(world.jobs[0], doubt, 0.25, again=n > 1)
         assert len(told) == n
+
+
+def test_a_long_night_holds_no_more_memory_than_a_short_one() -> None:
+    """Work that has ended, of jobs and beside them, is let go of."""
+    held: list[int] = []
+
+    async def count(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        while True:
+            await asyncio.sleep(100)
+            held.append(sum(isinstance(thing, asyncio.Task) for thing in gc.get_objects()))
+
+    assert all_done(World(jobs=400).run(during=count), 400)
+    assert len(held) >= 4 and max(held) - held[0] < C
 
 
 def test_what_was_sent_and_has_not_ended_is_unfinished() -> None:
