@@ -280,6 +280,40 @@ def test_a_job_that_ended_without_a_picture_stands_so(tmp_path: Path, outcome: O
     assert standing(tmp_path, job("a")).value == outcome.value
 
 
+def test_the_last_entry_of_a_job_is_the_one_that_was_written_last(tmp_path: Path) -> None:
+    """Whatever its request was; a job that the log does not know has none."""
+    log(tmp_path, done(fingerprint="f2"), done(b"two", fingerprint="f1"), done(id="b"))
+    with looked_at(tmp_path) as records:
+        assert records.last_entry("a") == done(b"two", fingerprint="f1")
+        assert records.last_entry("nobody") is None
+
+
+def test_jobs_that_only_the_log_knows_are_orphans(tmp_path: Path) -> None:
+    """Each is named once, in the order of the log, however many entries it has."""
+    log(tmp_path, done(id="c"), done(id="a"), done(id="b"), done(id="c", fingerprint="f2"))
+    with looked_at(tmp_path) as records:
+        assert records.orphans(["a", "new"]) == ["c", "b"]
+        assert records.orphans("abc") == []
+
+
+def test_a_log_can_be_read_again(tmp_path: Path) -> None:
+    """Every whole line comes once more; a torn one does not, and what was damaged meanwhile is told with its place."""
+    lines: list[bytes] = []
+    with looked_at(tmp_path) as nothing:
+        nothing.read_again(lines.append)
+    assert lines == []
+    log(tmp_path, done(id="a"), done(id="b"))
+    whole = (tmp_path / LOG).read_bytes()
+    with looked_at(tmp_path) as records:
+        with (tmp_path / LOG).open("ab") as file:
+            file.write(whole[:30])
+        records.read_again(lines.append)
+        assert lines == whole.splitlines(keepends=True)
+        (tmp_path / LOG).write_bytes(b"x" + whole)
+        with pytest.raises(UsageError, match=r"log\.jsonl:1: this line is damaged"):
+            records.read_again(joblog.decode)  # type: ignore[arg-type]
+
+
 def test_done_beats_a_later_failure_of_the_same_request(tmp_path: Path) -> None:
     """A picture that is there stays the job's, whatever a later try for the same request came to."""
     put(tmp_path, "images/a.png", b"one")

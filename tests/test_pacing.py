@@ -870,6 +870,21 @@ def test_the_day_is_the_servers(utc: str, skew_s: float, closed_until: str) -> N
     assert day.closed_until == datetime.fromisoformat(closed_until).replace(tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("skew_s", "closed_until"),
+    [
+        pytest.param(0, "2026-11-23T00:00:30", id="clocks agree"),
+        pytest.param(3600, "2026-11-23T00:00:30", id="the server is ahead"),
+        pytest.param(-3600, "2026-11-23T01:00:30", id="the server is behind"),
+    ],
+)
+def test_a_day_that_our_own_count_closes_opens_by_both_clocks(skew_s: float, closed_until: str) -> None:
+    """Our count begins anew at our midnight, the server's at its own: the later of the two holds."""
+    day = Day(skew=timedelta(seconds=skew_s))
+    day.close_by_count(NOON, 0.0)
+    assert day.closed_until == datetime.fromisoformat(closed_until).replace(tzinfo=UTC)
+
+
 def test_the_numbers_that_are_promised() -> None:
     """Thresholds that the documentation names are what it says."""
     assert (BARREN_COOLDOWNS, BARREN_S, DEFAULT_COOLDOWN_S, MAX_GROWN_COOLDOWN_S) == (5, 900.0, 15.0, 120.0)

@@ -6,6 +6,8 @@ Nothing here waits: see `world`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,9 +42,11 @@ from world import (
     says,
 )
 
-from batchgen.events import Tried
+from batchgen.account import MemoryAccount
+from batchgen.events import Finished, Tried
 from batchgen.joblog import Ended, Intent, decode_note, encode, timestamp
 from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, StorageError
+from batchgen.pacing import Lease
 from batchgen.pool import Deadline, Pool
 from batchgen.protocol import Drawn, nebula
 from batchgen.world import Result, Work
@@ -106,6 +110,11 @@ def test_8_money_that_may_have_been_spent_counts(unsure: Answer) -> None:
     assert night.exit_code is ExitCode.WORK_LEFT and "--max-cost" in night.reason
 
 
+def test_8_a_model_without_a_price_takes_nothing_from_the_budget() -> None:
+    """What is not known to cost anything is no reason to stop."""
+    assert all_done(World(jobs=5, max_cost_usd=0.5).run(), 5)
+
+
 def test_8_money_that_was_surely_not_spent_comes_back() -> None:
     """A refusal costs nothing, and the budget knows."""
     night = World(lambda a: says(503) if a.n == 1 else OK, jobs=4, max_cost_usd=0.0125, price_usd=0.003).run()
@@ -142,6 +151,21 @@ def test_9_the_day_counts_refused_requests_too() -> None:
     """Whether a refused request counts against the day is not documented, so it does."""
     night = World(lambda a: says(503) if a.n == 1 else OK, jobs=20, requests_per_day=10).run()
     assert len(night.arrivals) == 10
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_9_leave_that_was_not_used_is_given_back(concurrency: int) -> None:
+    """What was leased ahead and never sent is there for other runs of the day."""
+    world = World(jobs=20, max_requests=7, requests_per_day=100, concurrency=concurrency)
+    assert len(world.run().arrivals) == 7
+    assert world.account and world.account.state.sent == 7
+
+
+def test_9_a_fast_pace_is_used() -> None:
+    """Where ten requests a second are allowed, a second is not the least that is waited."""
+    night = World(Answer(after_s=0.01), jobs=200, requests_per_minute=600).run()
+    assert all_done(night, 200)
+    assert night.lasted_s <= 200 * 60 / 570 * 1.1
 
 
 def test_9_waiting_jobs_hold_no_slot() -> None:
@@ -375,6 +399,20 @@ def test_12_what_was_paid_in_vain_is_durable_before_the_job_is_repeated(answer: 
     assert all_done(night, 6)
     again = next(a.number for a in world.arrivals if (a.job, a.n) == ("job-3", 2))
     assert sum(number < again for number in world.kept) == len(world.kept) == kept
+
+
+def test_12_a_repetition_that_is_not_durable_yet_is_not_sent_after_an_abort() -> None:
+    """A run that ends while the disk is asked to remember sends nothing more."""
+    world = World(first(1, RESET), jobs=1)
+    world.keep_s = 100.0
+
+    async def abort(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        await asyncio.sleep(90)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        pool.abort()
+
+    night = world.run(during=abort)
+    assert (len(night.arrivals), night.outcomes(), night.pool.in_doubt) == (1, {}, set())
 
 
 def test_12_an_answer_with_more_pictures_than_asked_for_is_paid_from_the_budget() -> None:
@@ -753,6 +791,39 @@ def test_18_an_abort_waits_five_seconds_for_answers_that_are_being_saved(saving_
     assert ended_s <= loops[0].time() <= ended_s + 0.6
 
 
+@pytest.mark.parametrize(
+    ("saved_at_s", "counted"), [(20.0, True), (1e6, False)], ids=["saved a little later", "never saved"]
+)
+def test_18_what_is_saved_after_the_run_stopped_waiting_is_counted(saved_at_s: float, counted: bool) -> None:
+    """A picture that the writer still saves while it is closed is told and finished; it gets five seconds more."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def abort(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        loop, at_once = asyncio.get_running_loop(), deliver.submit
+
+        def slowly(work: Work) -> asyncio.Future[Result]:
+            future: asyncio.Future[Result] = loop.create_future()
+            loop.call_at(saved_at_s, lambda: future.set_result(at_once(work).result()))
+            return future
+
+        deliver.submit = slowly  # type: ignore[method-assign]
+        loops.append(loop)
+        await asyncio.sleep(12)
+        pool.stop(ExitCode.SIGINT, "ended by SIGINT")
+        pool.abort()
+
+    world = World(OK, jobs=1)
+    if counted:
+        night = world.run(during=abort, settle=True)
+        assert night.outcomes() == {"done": 1}
+        assert [type(event) for event in night.events[-2:]] == [Tried, Finished]
+        assert (night.pool.in_flight, night.pool.unfinished, night.ended_s) == (0, set(), saved_at_s)
+    else:
+        with pytest.raises(AssertionError, match="left tasks behind"):
+            world.run(during=abort, settle=True)
+        assert 12 + 5 + 5 <= loops[0].time() <= 12 + 5 + 0.6 + 5
+
+
 _ENDS = {
     "max-runtime": Deadline("the time is over", end_s=200.0),
     "until": Deadline("the time is over", utc=NOON + timedelta(seconds=200)),
@@ -787,6 +858,51 @@ def test_19_a_deadline_is_kept_while_everybody_waits(deadline: Deadline, react: 
     assert 200 <= night.ended_s <= 230
 
 
+class _SilentAccount(MemoryAccount):
+    """Answers nothing from the fourth request on, and takes nothing back."""
+
+    asked, stubborn_s = 0, 0.0
+
+    async def lease(self, n: int) -> Lease:
+        self.asked += 1
+        if self.asked > 3:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1e6)
+            await asyncio.sleep(self.stubborn_s)
+        return await super().lease(n)
+
+    async def give_back(self, n: int) -> None:
+        await asyncio.sleep(1e6)
+
+
+class _StubbornAccount(_SilentAccount):
+    """Does not even let itself be interrupted."""
+
+    stubborn_s = 1e6
+
+
+@pytest.mark.parametrize("account", [_SilentAccount, _StubbornAccount])
+def test_18_an_account_that_does_not_answer_holds_no_run_that_ends(
+    monkeypatch: pytest.MonkeyPatch, account: type[MemoryAccount]
+) -> None:
+    """Neither a lease under way nor one to be given back is waited for longer than five seconds."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def stop(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        loops.append(asyncio.get_running_loop())
+        await asyncio.sleep(300)
+        pool.stop(ExitCode.SIGTERM, "ended by SIGTERM")
+
+    monkeypatch.setattr("world.MemoryAccount", account)
+    world = World(jobs=100)
+    if account is _SilentAccount:
+        assert world.run(during=stop).exit_code is ExitCode.SIGTERM
+    else:
+        with pytest.raises(AssertionError, match="left tasks behind"):
+            world.run(during=stop)
+    assert 305 <= loops[0].time() <= 311
+
+
 class _Stumbling(SimServer):
     """Cannot prepare one of the jobs."""
 
@@ -802,6 +918,7 @@ def test_20_an_exception_before_sending_becomes_the_jobs_record(monkeypatch: pyt
     night = World(jobs=20).run()
     assert not night.crashes
     assert night.outcomes() == {"done": 19, "failed": 1}
+    assert night.entries["job-3"].attempts[-1].message == "RuntimeError: this job cannot be encoded"
 
 
 class _Slipping(SimServer):
@@ -834,24 +951,35 @@ def test_20_storage_that_fails_stops_the_feeding() -> None:
         deliver.failing = _full
 
     night = World(jobs=100).run(during=fill_disk)
-    assert night.exit_code is ExitCode.STORAGE
+    assert (night.exit_code, night.reason) == (ExitCode.STORAGE, "no space left on device")
     assert max(times(night)) <= 61
     assert not night.crashes
 
 
-def test_20_storage_that_fails_for_a_verdict_stops_the_run_too() -> None:
+@pytest.mark.parametrize(
+    ("error", "exit_code", "reason"),
+    [
+        (StorageError("no space left on device"), ExitCode.STORAGE, "StorageError: no space left on device"),
+        (OSError("no such device"), ExitCode.STORAGE, "OSError: no such device"),
+        (RuntimeError(f"a bug that tells {KEY}"), ExitCode.INTERNAL, "RuntimeError: a bug that tells ***"),
+    ],
+    ids=["full", "gone", "bug"],
+)
+def test_20_a_verdict_that_cannot_be_recorded_stops_the_run_too(
+    error: Exception, exit_code: ExitCode, reason: str
+) -> None:
     """A job that is parked at the start of a run needs the disk like any other."""
     world = World(jobs=1)
     job = world.jobs[0]
     world.notes += [encode(Intent(job.id, job.fingerprint, n, "2026-11-22T11:00:00.000Z", "r")) for n in (1, 2, 3)]
     world.arrivals += [Arrival(job.id, n, n, -60.0) for n in (1, 2, 3)]
 
-    async def fill_disk(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
-        deliver.failing = _full
+    async def break_it(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        deliver.failing = lambda work: error
         await asyncio.sleep(1)
 
-    night = world.run(during=fill_disk)
-    assert night.exit_code is ExitCode.STORAGE
+    night = world.run(during=break_it)
+    assert (night.exit_code, night.reason) == (exit_code, reason)
     assert not night.crashes
 
 
@@ -945,11 +1073,35 @@ def test_an_aborted_request_is_told_as_a_doubt() -> None:
         pool.stop(ExitCode.SIGINT, "ended by SIGINT")
         pool.abort()
 
-    world = World(HANGS, jobs=3, price_usd=0.25)
-    (doubt,) = (event for event in world.run(during=abort).events if isinstance(event, Tried))
-    assert doubt == Tried(
-        world.jobs[0], Attempt(1, "2026-11-22T12:00:05.000Z", 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT), 0.25
-    )
+    at = "2026-11-22T12:00:05.000Z"
+    for answer, n in ((HANGS, 1), (says(503), 2)):
+        world = World(first(1, answer, HANGS), jobs=1, price_usd=0.25)
+        told = [event for event in world.run(during=abort).events if isinstance(event, Tried)]
+        doubt = Attempt(n, at, 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT)
+        assert told[-1] == Tried(world.jobs[0], doubt, 0.25, again=n > 1)
+        assert len(told) == n
+
+
+def test_a_long_night_holds_no_more_memory_than_a_short_one() -> None:
+    """Work that has ended, of jobs and beside them, is let go of."""
+    held: list[int] = []
+
+    async def count(pool: Pool, server: SimServer, deliver: InstantDeliver) -> None:
+        while True:
+            await asyncio.sleep(100)
+            held.append(sum(isinstance(thing, asyncio.Task) for thing in gc.get_objects()))
+
+    assert all_done(World(jobs=400).run(during=count), 400)
+    assert len(held) >= 4 and max(held) - held[0] < C
+
+
+def test_what_was_sent_and_has_not_ended_is_unfinished() -> None:
+    """A run knows which jobs it began and did not end, so that what was noted of them is kept."""
+    world = World(only("job-3", says(503)), jobs=10)
+    night = world.run()
+    assert night.outcomes() == {"done": 9}
+    assert night.pool.unfinished == {("job-3", world.jobs[3].fingerprint)}
+    assert World(jobs=10).run().pool.unfinished == set()
 
 
 # Backoff

@@ -329,8 +329,10 @@ class World:
         self.notes: list[bytes] = []
         self.arrivals: list[Arrival] = []
         self.kept: list[int] = []
+        self.keep_s = 0.0
         self.now_s = 0.0
         self.deadline: Deadline | None = None
+        self.account: MemoryAccount | None = None
 
     def add_jobs(self, n: int) -> None:
         """So many jobs more at the end of the manifest."""
@@ -339,9 +341,12 @@ class World:
             self.jobs.append(job)
 
     def run(
-        self, *, during: Callable[[Pool, SimServer, InstantDeliver], Coroutine[Any, Any, None]] | None = None
+        self,
+        *,
+        during: Callable[[Pool, SimServer, InstantDeliver], Coroutine[Any, Any, None]] | None = None,
+        settle: bool = False,
     ) -> Night:
-        """One run until it ends; `during` runs beside it."""
+        """One run until it ends; `during` runs beside it, and what it left to the writer is waited for to `settle`."""
         loop = VirtualLoop(self.now_s)
         clock = SimClock(loop, self.begin)
         server = SimServer(self.react, self.alive, self.arrivals)
@@ -354,6 +359,8 @@ class World:
             if beside:
                 beside.cancel()
                 await asyncio.wait([beside])
+            if settle:
+                await pool.settle()
             assert asyncio.all_tasks() == {asyncio.current_task()}, "the pool left tasks behind"
 
         began_s = loop.time()
@@ -396,6 +403,7 @@ class World:
 
     def _pool(self, clock: SimClock, server: SimServer, deliver: InstantDeliver, events: list[Event]) -> Pool:
         limits, (fold, lives) = self.limits, self.folded()
+        self.account = self._account(clock, fold, lives)
         to_do = iter(
             [
                 Pending(job, lives.of(job.id, job.fingerprint))
@@ -409,7 +417,7 @@ class World:
             return list(islice(to_do, n))
 
         async def keep() -> None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.keep_s)
             self.kept.append(len(self.arrivals))
 
         policy = Policy(
@@ -431,7 +439,7 @@ class World:
             pull=pull,
             gates=self._gates(fold, lives),
             transport=server,
-            account=self._account(clock, fold, lives),
+            account=self.account,
             deliver=deliver,
             note=lambda lines: self.notes.extend(lines.splitlines(keepends=True)),
             keep=keep,
