@@ -674,6 +674,7 @@ def test_a_table_in_a_text_file_is_told_before_its_header_is_drawn(lines: str, t
         ("matrix: {a: [1, 2]}", "m:1:29: axis 'a': it sets no field"),
         ("seed: [3, 3]", "m:1:23: seed: 3 stands here twice"),
         ("image: gone.none", "m:1:24: image: there is no file 'gone.none'"),
+        ("matrix: {image: [gone.none]}", "m:1:34: image: there is no file 'gone.none'"),
         ("repeat: 2, id: fox", "m:1:32: id: 'fox-1' is taken by an earlier job"),
     ],
 )

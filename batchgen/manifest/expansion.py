@@ -17,7 +17,7 @@ from batchgen.manifest import ids, templates
 from batchgen.manifest.axes import paths
 from batchgen.manifest.fields import merged
 from batchgen.manifest.grid import Combination, Grid
-from batchgen.manifest.row import Place, Row
+from batchgen.manifest.row import Lent, Place, Row
 from batchgen.manifest.templates import Template
 
 NUMBER = "repeat"
@@ -101,6 +101,7 @@ class Expansion(msgspec.Struct, frozen=True):
             variables |= value.variables
             axes[axis.name] = value.label
         place = partial(_place, self.row.place, combination) if combination else self.row.place
+        lent = self._lent(combination)
         for number in numbers:
             numbered = axes | {NUMBER: str(number)} if number else axes
             variables |= {NUMBER: str(number)} if number else {}
@@ -111,8 +112,16 @@ class Expansion(msgspec.Struct, frozen=True):
                 said["id"] += "" if NUMBER in self.id.names else suffix
                 suffix = ""
             seed = self.seeds[number - 1] if self.seeds else None
-            row = Row(self.row.line, fields | said, place, file=self.row.file, lent=self.row.lent)
+            row = Row(self.row.line, fields | said, place, file=self.row.file, lent=lent)
             yield Variant(row, number, seed, suffix, numbered)
+
+    def _lent(self, combination: Combination) -> Lent | None:
+        """What the manifest says for all rows of a file, with what a matrix beside `from` sets."""
+        lent = self.row.lent
+        if lent is None or "matrix" not in lent.fields:
+            return lent
+        fields = {name for value in combination for name in value.sets if name not in self.dynamic}
+        return Lent(lent.fields | fields, partial(_place, lent.place, combination))
 
 
 def _place(place: Place, combination: Combination, field: str) -> tuple[int, int]:
