@@ -24,9 +24,9 @@ class Size:
 
 
 SIZES = (
-    Size("S", "64 x 64 PNG", 64, "png", 3000),
-    Size("M", "1024 x 1024 JPEG", 1024, "jpeg", 1500),
-    Size("L", "1024 x 1024 noisy PNG", 1024, "png", 300),
+    Size("S", "64 x 64 PNG", 64, "png", 2000),
+    Size("M", "1024 x 1024 JPEG", 1024, "jpeg", 800),
+    Size("L", "1024 x 1024 noisy PNG", 1024, "png", 200),
 )
 
 

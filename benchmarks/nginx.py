@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,12 +38,9 @@ http {{
 }}
 """
 SLOW = """
-    location ~ ^/slow/(?<size>[SML])/ {{
-      access_log {root}/slow.log moments buffer=64k flush=1s;
-      echo_sleep 2;
-      echo_exec /quick/$size.json;
-    }}
-    location ~ ^/quick/(?<name>.*)$ {{ error_page 405 =200 /$name; return 405; }}
+    location ~ ^/slow/(?<late>[SML])/ {{ echo_sleep 2; echo_exec /late/$late; }}
+    location /late/ {{ error_page 405 =200 /logged/$late.json; return 405; }}
+    location /logged/ {{ alias {root}/answers/; access_log {root}/slow.log moments buffer=64k flush=1s; }}
 """
 ECHO = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
 
@@ -58,6 +56,8 @@ def find() -> str:
 @contextmanager
 def serving(root: Path, core: int | None) -> Iterator[str]:
     """nginx on a free port with `root/answers`; the address. With its echo module /slow/ answers after 2 s."""
+    # However the benchmark ends, its server ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     config = root / "nginx.conf"
