@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell in the background lets it be ignored, and the commands that tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODEL = "black-forest-labs/FLUX.1-schnell"
 DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}

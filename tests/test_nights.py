@@ -30,7 +30,7 @@ from batchgen.sink import LocalSink
 from batchgen.world import Delivery, Work
 from batchgen.writer import Committer
 
-NIGHTS = 240
+NIGHTS = 200
 SHARE = 20
 
 
