@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from batchgen.joblog import Draft
-from batchgen.model import Entry, Job, Outcome, Reply, ServerError
+from batchgen.model import Body, Entry, Job, Outcome, Reply, ServerError
 from batchgen.pacing import Lease
 
 
@@ -103,7 +103,7 @@ class Delivery(msgspec.Struct, frozen=True):
     """An answer with status 200 whose pictures are to be saved."""
 
     draft: Draft
-    body: bytes
+    body: Body
 
 
 class Verdict(msgspec.Struct, frozen=True):

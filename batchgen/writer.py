@@ -22,7 +22,7 @@ from batchgen import joblog
 from batchgen.images import ImageFacts
 from batchgen.joblog import Draft, Saved
 from batchgen.layout import picture_file
-from batchgen.model import BadAnswer, Entry, Outcome, Picture, Secret, ServerError, StorageError
+from batchgen.model import BadAnswer, Body, Entry, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
 from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
 
@@ -48,7 +48,7 @@ class _Opened:
 class Committer:
     """The order of things for one group, on whatever thread calls."""
 
-    decode: Callable[[bytes], Answer | ServerError]
+    decode: Callable[[Body], Answer | ServerError]
     check: Callable[[bytes], ImageFacts]
     sink: Sink
     folder: Shelf

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pybase64
 
-from batchgen.model import BadAnswer, ServerError
+from batchgen.model import BadAnswer, Body, ServerError
 from batchgen.protocol import MALFORMED, Answer, Drawn, decode_base64, error_in, looks_like_html, read_error
 from batchgen.protocol.cut import MAX_VALUES, Parts, crowded, cut
 
@@ -79,7 +79,7 @@ def encode_answer(model: str, pictures: Iterable[Drawn]) -> bytes:
     )
 
 
-def decode_answer(body: bytes) -> Answer | ServerError:
+def decode_answer(body: Body) -> Answer | ServerError:
     """The pictures of a 200 answer, or the error that the API sometimes reports with status 200.
 
     Raises BadAnswer where there is neither.
@@ -107,7 +107,7 @@ def _read_parts(parts: Parts) -> Answer | None:
         return None
 
 
-def _read_whole(body: bytes) -> Answer | ServerError:
+def _read_whole(body: Body) -> Answer | ServerError:
     """The long road, for any answer: everything is read as JSON, and odd base64 is forgiven."""
     try:
         answer = _decode(body)
@@ -122,7 +122,7 @@ def _read_whole(body: bytes) -> Answer | ServerError:
     return _answer(answer.data, [_bytes_of(item, position) for position, item in enumerate(answer.data)])
 
 
-def _decode(body: bytes) -> _AnswerBody:
+def _decode(body: Body) -> _AnswerBody:
     try:
         return _answer_body.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -193,7 +193,7 @@ def encode_credits(balance_usd: float) -> bytes:
     )
 
 
-def decode_models(body: bytes) -> list[Model]:
+def decode_models(body: Body) -> list[Model]:
     """The list of models; what in it is no model is left out. Raises BadAnswer where there is no list."""
     models = _inside(body, "models")
     if not isinstance(models, list):
@@ -207,7 +207,7 @@ def decode_models(body: bytes) -> list[Model]:
     return found
 
 
-def decode_credits(body: bytes) -> float:
+def decode_credits(body: Body) -> float:
     """The balance in US dollars. Raises BadAnswer where there is none."""
     balance = _inside(body, "available_balance")
     try:
@@ -218,7 +218,7 @@ def decode_credits(body: bytes) -> float:
     raise BadAnswer("the answer holds no balance")
 
 
-def _inside(body: bytes, name: str) -> Any:
+def _inside(body: Body, name: str) -> Any:
     """`data.<name>` of an answer, or `<name>` where it is not wrapped."""
     try:
         value = msgspec.json.decode(body)

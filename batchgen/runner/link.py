@@ -61,7 +61,7 @@ def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> C
             return await asyncio.get_running_loop().run_in_executor(input_files, encode, job)
         return encode(job)
 
-    return Client(endpoint, prepare, this.clock, user_agent=f"batchgen/{batchgen.__version__}")
+    return Client(endpoint, prepare, user_agent=f"batchgen/{batchgen.__version__}")
 
 
 @asynccontextmanager
