@@ -21,6 +21,7 @@ MAX_PIXELS = 268_435_456
 EXTENSIONS = {"png": "png", "jpeg": "jpg", "webp": "webp"}
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_CHUNK, _CRC = struct.Struct(">I4s"), struct.Struct(">I")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Inside entropy-coded data an FF byte is followed by 00, a restart marker or more FF; anything else ends the scan.
 # All of a JPEG goes through this: a pattern that began with a repetition would take 40 times as long.
@@ -67,11 +68,11 @@ def check(data: bytes) -> ImageFacts:
 def _png(data: bytes) -> tuple[int, int]:
     view, at, kinds = memoryview(data), len(_PNG_MAGIC), set()
     while at < len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        kind, end = data[at + 4 : at + 8], at + 12 + length
+        length, kind = _CHUNK.unpack_from(data, at)
+        end = at + 12 + length
         if end > len(data):
             raise IndexError
-        if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        if zlib.crc32(view[at + 4 : end - 4]) != _CRC.unpack_from(data, end - 4)[0]:
             raise BadAnswer(f"the png picture is damaged (checksum of its {kind!r} part)")
         if length or kind != b"IDAT":
             kinds.add(kind)

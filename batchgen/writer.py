@@ -16,8 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
-
 from batchgen import joblog
 from batchgen.images import ImageFacts
 from batchgen.joblog import Draft, Saved
@@ -114,24 +112,24 @@ class Committer:
         moves.clear()
         began_s = self.clock.monotonic()
         try:
-            saved = [self._stage_one(item, moves) if isinstance(item, _Opened) else None for item in opened]
+            saved = [self._stage_one(item, moves) if isinstance(item, _Opened) else () for item in opened]
             self.sink.sync(moves.values())
         except BaseException:
             self.sink.discard(moves.values())
             raise
-        now_s, utc = self.clock.monotonic(), self.clock.utc()
+        now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
         results: list[Result] = []
         for item, pictures in zip(opened, saved, strict=True):
-            if isinstance(item, _Opened) and pictures is not None:
-                kept = msgspec.structs.replace(pictures, save_s=now_s - began_s)
-                results.append(item.draft.entry(Outcome.DONE, kept, now_s, utc))
+            if isinstance(item, _Opened):
+                kept = Saved(pictures, item.decode_s, now_s - began_s, _oddities(item))
+                results.append(item.draft.entry(Outcome.DONE, kept, now_s, at))
             elif isinstance(item, Verdict):
-                results.append(item.draft.entry(item.outcome, Saved(), now_s, utc))
-            elif not isinstance(item, _Opened):
+                results.append(item.draft.entry(item.outcome, Saved(), now_s, at))
+            else:
                 results.append(item)
         return results
 
-    def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> Saved:
+    def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> tuple[Picture, ...]:
         pictures = []
         for position, (drawn, facts) in enumerate(item.pictures):
             staged = self.sink.stage(drawn.data)
@@ -149,7 +147,7 @@ class Committer:
                     inference_s=drawn.inference_s,
                 )
             )
-        return Saved(tuple(pictures), item.decode_s, notes=_oddities(item))
+        return tuple(pictures)
 
     def _prepare(self, entries: Sequence[Entry], lines: Sequence[bytes]) -> None:
         done = [joblog.prepared(e, line) for e, line in zip(entries, lines, strict=True) if e.images]
@@ -168,10 +166,10 @@ class Committer:
 def _oddities(item: _Opened) -> tuple[str, ...]:
     """What about the answer was not as asked, in words for the log."""
     request, notes = item.draft.job.request, []
-    asked = (request.get("width"), request.get("height"))
+    width, height = request.get("width"), request.get("height")
     for _, facts in item.pictures:
-        if any(want not in (None, got) for want, got in zip(asked, (facts.width, facts.height), strict=True)):
-            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {asked[0]} x {asked[1]}")
+        if width not in (None, facts.width) or height not in (None, facts.height):
+            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {width} x {height}")
     if len(item.pictures) > 1 and "n" not in request:
         notes.append(f"{len(item.pictures)} pictures came for one request")
     return tuple(dict.fromkeys(notes))

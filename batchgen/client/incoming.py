@@ -25,8 +25,9 @@ class Incoming:
     """
 
     def __init__(self) -> None:
-        self._parser = HttpResponseParser(self)
-        # What a picture was paid for with is read wherever it can be understood.
+        # The two hold each other, so the parser is let go when it has done its part: bodies must not outlive their use.
+        self._parser: HttpResponseParser | None = HttpResponseParser(self)
+        # An answer that was paid for is read wherever it can be understood.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
@@ -41,7 +42,7 @@ class Incoming:
         """Take in what was received. Raises AttemptFailed where it is no HTTP, or larger than any answer."""
         begun = self.status
         try:
-            self._parser.feed_data(data)
+            self._parse(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             if self.whole:  # what follows an answer belongs to no request
                 self.keeps_alive = False
@@ -56,6 +57,14 @@ class Incoming:
             if not self.status and self._head_bytes > MAX_HEAD_BYTES:
                 raise AttemptFailed(Failure.UNCLASSIFIED, f"the answer has over {MAX_HEAD_BYTES >> 10} KiB of headers")
 
+    def _parse(self, data: memoryview) -> None:
+        assert self._parser is not None, "an answer is fed until it is whole"
+        try:
+            self._parser.feed_data(data)
+        finally:
+            if self.whole or self.room:
+                self._parser = None
+
     def filled(self, n: int) -> None:
         """`n` bytes were received into `room`."""
         self.room = self.room[n:]
@@ -64,7 +73,7 @@ class Incoming:
     def end(self) -> bool:
         """Nothing more will come; whether that is the end of the answer, which had no other."""
         self.whole = self.whole or bool(self.status and self._length < 0 and not self._chunked)
-        self.keeps_alive = False
+        self.keeps_alive, self._parser = False, None
         return self.whole
 
     def so_far(self) -> Body:
@@ -99,6 +108,7 @@ class Incoming:
             self._encoding += "," + value.decode("latin-1").lower()
 
     def on_headers_complete(self) -> None:
+        assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:  # "continue" and its like: the answer comes after it
             self.headers, self._length, self._chunked, self._encoding = {}, -1, False, ""
