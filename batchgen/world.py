@@ -140,17 +140,16 @@ class Deliver(Protocol):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """Bytes that are written but not yet seen; `sha256` is theirs."""
+    """Bytes that are written but not yet seen."""
 
     path: str
     handle: int
-    sha256: str
 
 
 class Sink(Protocol):
     """Where pictures go: staged, made durable, then given their final names."""
 
-    def stage(self, data: bytes) -> Staged: ...
+    def stage(self, data: bytes, sha256: str) -> Staged: ...
     def sync(self, staged: Iterable[Staged]) -> None: ...
     def discard(self, staged: Iterable[Staged]) -> None: ...
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from batchgen import joblog
 from batchgen.images import ImageFacts
@@ -25,6 +28,7 @@ from batchgen.protocol import Answer, Drawn
 from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
 
 T = TypeVar("T")
+_Waiting = tuple[Work, "asyncio.Future[Result]"]
 GROUP = 32
 HOPE_S = 600.0
 RETRY_S = 5.0
@@ -33,12 +37,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _HOPEFUL = _FULL | {errno.EMFILE, errno.ENFILE}
 
 
-@dataclass(frozen=True)
-class _Opened:
+class _Checked(msgspec.Struct, frozen=True):
+    """A picture that is one, and the digest of its bytes."""
+
+    drawn: Drawn
+    facts: ImageFacts
+    sha256: str
+
+
+class _Opened(msgspec.Struct, frozen=True):
     """An answer's pictures, decoded and checked, before they are written."""
 
     draft: Draft
-    pictures: tuple[tuple[Drawn, ImageFacts], ...]
+    pictures: tuple[_Checked, ...]
     decode_s: float
 
 
@@ -55,8 +66,11 @@ class Committer:
     key: Secret
     on_full: Callable[[str], None] = lambda message: None
 
-    def commit(self, group: Sequence[Work]) -> list[Result]:
-        """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept."""
+    def commit(self, group: Iterable[Work]) -> list[Result]:
+        """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept.
+
+        Each piece is taken only when the one before it has been opened, so that its answer can be let go.
+        """
         opened = [self._open(work) for work in group]
         moves: dict[str, Staged] = {}
         results = self._persist(lambda: self._stage(opened, moves))
@@ -96,7 +110,8 @@ class Committer:
                 # Read again without the key: a message that was cut could hold a part of it.
                 hidden = self.decode(self.key.hide_bytes(work.body))
                 return hidden if isinstance(hidden, ServerError) else answer
-            pictures = tuple((drawn, self.check(drawn.data)) for drawn in answer.pictures)
+            # One picture after the other, while its bytes are still near the processor.
+            pictures = tuple([self._check(drawn) for drawn in answer.pictures])
         except BadAnswer as error:
             last = work.draft.attempts[-1]
             with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
@@ -105,6 +120,9 @@ class Committer:
         except Exception as error:  # one answer must never take the others of its group with it
             return error
         return _Opened(work.draft, pictures, self.clock.monotonic() - began_s)
+
+    def _check(self, drawn: Drawn) -> _Checked:
+        return _Checked(drawn, self.check(drawn.data), hashlib.sha256(drawn.data).hexdigest())
 
     def _stage(
         self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: dict[str, Staged]
@@ -131,10 +149,10 @@ class Committer:
 
     def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> tuple[Picture, ...]:
         pictures = []
-        for position, (drawn, facts) in enumerate(item.pictures):
-            staged = self.sink.stage(drawn.data)
+        for position, picture in enumerate(item.pictures):
+            drawn, facts = picture.drawn, picture.facts
             file = picture_file(item.draft.job.id, position, drawn.index, facts.extension)
-            moves[file] = staged
+            moves[file] = self.sink.stage(drawn.data, picture.sha256)
             pictures.append(
                 Picture(
                     file=file,
@@ -143,7 +161,7 @@ class Committer:
                     width=facts.width,
                     height=facts.height,
                     size_bytes=len(drawn.data),
-                    sha256=staged.sha256,
+                    sha256=picture.sha256,
                     inference_s=drawn.inference_s,
                 )
             )
@@ -167,7 +185,7 @@ def _oddities(item: _Opened) -> tuple[str, ...]:
     """What about the answer was not as asked, in words for the log."""
     request, notes = item.draft.job.request, []
     width, height = request.get("width"), request.get("height")
-    for _, facts in item.pictures:
+    for facts in [picture.facts for picture in item.pictures]:
         if width not in (None, facts.width) or height not in (None, facts.height):
             notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {width} x {height}")
     if len(item.pictures) > 1 and "n" not in request:
@@ -180,8 +198,9 @@ class Writer:
 
     def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
         self._commit, self._loop = committer.commit, loop
-        self._waiting: queue.SimpleQueue[tuple[Work, asyncio.Future[Result]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._failed: Exception | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="batchgen-writer", daemon=True)
         self._thread.start()
 
@@ -197,25 +216,32 @@ class Writer:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        open_ = True
-        while open_:
-            group = [self._waiting.get()]
-            while len(group) < GROUP and not self._waiting.empty():
-                group.append(self._waiting.get())
-            open_ = None not in group
-            self._serve([item for item in group if item is not None])
+        while not self._closed:
+            if group := self._group():
+                self._serve(group)
 
-    def _serve(self, group: list[tuple[Work, asyncio.Future[Result]]]) -> None:
-        if not group:
-            return
+    def _group(self) -> list[_Waiting]:
+        """All that waits, up to a group; at least one piece of work, or the end."""
+        group: list[_Waiting] = []
+        while not group or (len(group) < GROUP and not self._waiting.empty()):
+            if (item := self._waiting.get()) is None:
+                self._closed = True
+                break
+            group.append(item)
+        return group
+
+    def _serve(self, group: list[_Waiting]) -> None:
+        """Commit a group, which is empty afterwards: nobody holds its answers any longer than they are needed."""
         results: list[Result] | None = None
+        futures = [future for _, future in group]
         try:
             if self._failed is None:
-                results = self._commit([work for work, _ in group])
+                group.reverse()
+                results = self._commit(group.pop()[0] for _ in futures)
         except Exception as error:  # the thread must outlive whatever happens, or its jobs would wait for ever
             self._failed = error if isinstance(error, StorageError) else StorageError(f"cannot save: {error}")
             self._failed.__cause__ = error
-        self._loop.call_soon_threadsafe(_resolve, [future for _, future in group], results, self._failed)
+        self._loop.call_soon_threadsafe(_resolve, futures, results, self._failed)
 
 
 def _resolve(

@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -435,8 +435,8 @@ class Stub(Committer):
     def __init__(self, commit: Callable[[Sequence[Work]], list[Result]]) -> None:
         self._does = commit
 
-    def commit(self, group: Sequence[Work]) -> list[Result]:
-        return self._does(group)
+    def commit(self, group: Iterable[Work]) -> list[Result]:
+        return self._does(list(group))
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,12 @@ class Connection(asyncio.BufferedProtocol):
         try:
             incoming: Incoming = await self._answered
         except BaseException:
+            self._incoming = None
             self.close()
             raise
         finally:
             self._deadline.cancel()
+            del self._answered  # which holds the answer
         if not incoming.keeps_alive:
             self.close()
         return incoming

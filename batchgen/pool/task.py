@@ -66,8 +66,9 @@ class Stop:
 class Task:
     """A job on its way through the pool; data while it waits.
 
-    `cost_usd` is what the next request is expected to cost. `due_s` is the monotonic time from which it may be sent, `life` all its attempts ever, `successes_before` how many
-    others had succeeded when it was last sent, `probing` that it is sent to learn whether an outage is over.
+    `due_s` is the monotonic time from which it may be sent, `life` all its attempts ever, `successes_before` how many
+    others had succeeded when it was last sent, `probing` that it is sent to learn whether an outage is over, `cost_usd`
+    what its next request is expected to cost.
     """
 
     pending: Pending
