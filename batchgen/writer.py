@@ -25,7 +25,7 @@ from batchgen.joblog import Draft, Saved
 from batchgen.layout import picture_file
 from batchgen.model import BadAnswer, Body, Entry, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
-from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
+from batchgen.world import Clock, Delivery, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
 
 T = TypeVar("T")
 _Waiting = tuple[Work, "asyncio.Future[Result]"]
@@ -45,12 +45,17 @@ class _Checked(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _Opened(msgspec.Struct, frozen=True):
-    """An answer's pictures, decoded and checked, before they are written."""
+class _Kept(msgspec.Struct, frozen=True):
+    """A job whose pictures are written, but not yet durable; `opened_s` is when they had been decoded and checked."""
 
     draft: Draft
-    pictures: tuple[_Checked, ...]
+    pictures: tuple[Picture, ...]
     decode_s: float
+    opened_s: float
+
+    def entry(self, now_s: float, at: str) -> Entry:
+        saved = Saved(self.pictures, self.decode_s, now_s - self.opened_s, _oddities(self.draft, self.pictures))
+        return self.draft.entry(Outcome.DONE, saved, now_s, at)
 
 
 @dataclass
@@ -69,11 +74,10 @@ class Committer:
     def commit(self, group: Iterable[Work]) -> list[Result]:
         """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept.
 
-        Each piece is taken only when the one before it has been opened, so that its answer can be let go.
+        Each piece is taken when the pictures of the one before it are written, so that one answer at a time is open.
         """
-        opened = [self._open(work) for work in group]
         moves: dict[str, Staged] = {}
-        results = self._persist(lambda: self._stage(opened, moves))
+        results = self._written(group, moves)
         entries = [result for result in results if isinstance(result, Entry)]
         if not entries:
             return results
@@ -84,6 +88,17 @@ class Committer:
         self._persist(lambda: self.folder.append_log(b"".join(lines)))
         self.folder.sync_log()
         return results
+
+    def _written(self, group: Iterable[Work], moves: dict[str, Staged]) -> list[Result]:
+        """Entries whose pictures are durable under temporary names, which `moves` tells by the final ones."""
+        try:
+            taken = [self._take(work, moves) for work in group]
+            self.sink.sync(moves.values())
+        except BaseException:
+            self.sink.discard(moves.values())
+            raise
+        now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
+        return [item.entry(now_s, at) if isinstance(item, _Kept) else item for item in taken]
 
     def _persist(self, step: Callable[[], T]) -> T:
         """Do a step that may be done again, as long as the disk may recover: the pictures are paid for."""
@@ -100,18 +115,26 @@ class Committer:
                     self.on_full(str(error))
                 self.pause(RETRY_S)
 
-    def _open(self, work: Work) -> _Opened | Verdict | ServerError | Exception:
+    def _take(self, work: Work, moves: dict[str, Staged]) -> _Kept | Result:
         if isinstance(work, Verdict):
-            return work
+            now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
+            return work.draft.entry(work.outcome, Saved(), now_s, at)
         began_s = self.clock.monotonic()
+        checked = self._open(work)
+        if not isinstance(checked, list):
+            return checked
+        opened_s = self.clock.monotonic()
+        pictures = self._persist(lambda: self._stage(work.draft.job.id, checked, moves))
+        return _Kept(work.draft, pictures, opened_s - began_s, opened_s)
+
+    def _open(self, work: Delivery) -> list[_Checked] | ServerError | Exception:
         try:
             answer = self.decode(work.body)
             if isinstance(answer, ServerError):
                 # Read again without the key: a message that was cut could hold a part of it.
                 hidden = self.decode(self.key.hide_bytes(work.body))
                 return hidden if isinstance(hidden, ServerError) else answer
-            # One picture after the other, while its bytes are still near the processor.
-            pictures = tuple([self._check(drawn) for drawn in answer.pictures])
+            return [self._check(drawn) for drawn in answer.pictures]
         except BadAnswer as error:
             last = work.draft.attempts[-1]
             with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
@@ -119,52 +142,21 @@ class Committer:
             return error
         except Exception as error:  # one answer must never take the others of its group with it
             return error
-        return _Opened(work.draft, pictures, self.clock.monotonic() - began_s)
 
     def _check(self, drawn: Drawn) -> _Checked:
         return _Checked(drawn, self.check(drawn.data), hashlib.sha256(drawn.data).hexdigest())
 
-    def _stage(
-        self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: dict[str, Staged]
-    ) -> list[Result]:
-        moves.clear()
-        began_s = self.clock.monotonic()
+    def _stage(self, job: str, checked: list[_Checked], moves: dict[str, Staged]) -> tuple[Picture, ...]:
+        """Write an answer's pictures, or none of them."""
+        staged: dict[str, Staged] = {}
+        pictures = [_picture(job, position, one) for position, one in enumerate(checked)]
         try:
-            saved = [self._stage_one(item, moves) if isinstance(item, _Opened) else () for item in opened]
-            self.sink.sync(moves.values())
+            for picture, one in zip(pictures, checked, strict=True):
+                staged[picture.file] = self.sink.stage(one.drawn.data, one.sha256)
         except BaseException:
-            self.sink.discard(moves.values())
+            self.sink.discard(staged.values())
             raise
-        now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
-        results: list[Result] = []
-        for item, pictures in zip(opened, saved, strict=True):
-            if isinstance(item, _Opened):
-                kept = Saved(pictures, item.decode_s, now_s - began_s, _oddities(item))
-                results.append(item.draft.entry(Outcome.DONE, kept, now_s, at))
-            elif isinstance(item, Verdict):
-                results.append(item.draft.entry(item.outcome, Saved(), now_s, at))
-            else:
-                results.append(item)
-        return results
-
-    def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> tuple[Picture, ...]:
-        pictures = []
-        for position, picture in enumerate(item.pictures):
-            drawn, facts = picture.drawn, picture.facts
-            file = picture_file(item.draft.job.id, position, drawn.index, facts.extension)
-            moves[file] = self.sink.stage(drawn.data, picture.sha256)
-            pictures.append(
-                Picture(
-                    file=file,
-                    index=drawn.index,
-                    format=facts.format,
-                    width=facts.width,
-                    height=facts.height,
-                    size_bytes=len(drawn.data),
-                    sha256=picture.sha256,
-                    inference_s=drawn.inference_s,
-                )
-            )
+        moves |= staged
         return tuple(pictures)
 
     def _prepare(self, entries: Sequence[Entry], lines: Sequence[bytes]) -> None:
@@ -181,15 +173,29 @@ class Committer:
         self.sink.publish(moves)
 
 
-def _oddities(item: _Opened) -> tuple[str, ...]:
+def _picture(job: str, position: int, one: _Checked) -> Picture:
+    drawn, facts = one.drawn, one.facts
+    return Picture(
+        file=picture_file(job, position, drawn.index, facts.extension),
+        index=drawn.index,
+        format=facts.format,
+        width=facts.width,
+        height=facts.height,
+        size_bytes=len(drawn.data),
+        sha256=one.sha256,
+        inference_s=drawn.inference_s,
+    )
+
+
+def _oddities(draft: Draft, pictures: Sequence[Picture]) -> tuple[str, ...]:
     """What about the answer was not as asked, in words for the log."""
-    request, notes = item.draft.job.request, []
+    request, notes = draft.job.request, []
     width, height = request.get("width"), request.get("height")
-    for facts in [picture.facts for picture in item.pictures]:
-        if width not in (None, facts.width) or height not in (None, facts.height):
-            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {width} x {height}")
-    if len(item.pictures) > 1 and "n" not in request:
-        notes.append(f"{len(item.pictures)} pictures came for one request")
+    for picture in pictures:
+        if width not in (None, picture.width) or height not in (None, picture.height):
+            notes.append(f"the picture is {picture.width} x {picture.height}, asked for was {width} x {height}")
+    if len(pictures) > 1 and "n" not in request:
+        notes.append(f"{len(pictures)} pictures came for one request")
     return tuple(dict.fromkeys(notes))
 
 
