@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchgen.runner import Session
     from batchgen.runner.online import Offer
 
-_RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
+_RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota", "check")
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
 _SHARED = ("output", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 
