@@ -1,0 +1,40 @@
+"""batchgen run: make what is missing."""
+
+from __future__ import annotations
+
+import argparse
+
+from batchgen.commands import EXIT_CODES, common
+
+ABOUT = f"""\
+Make every picture of MANIFEST that is not there yet. The same command starts a run, resumes it after anything, and does
+nothing when nothing is left to do. Every flag beats the environment, the environment beats the manifest.
+
+  batchgen run jobs/animals.csv --max-cost 5 --price black-forest-labs/FLUX.1-schnell=0.003 --until 06:30
+  batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
+  generate-prompts | batchgen run - --format jsonl -o outputs/tonight
+
+{EXIT_CODES}"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    common.manifest_arguments(parser)
+    common.limit_arguments(parser)
+    voice = parser.add_argument_group("what is said")
+    voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
+    voice.add_argument("--verbose", action="store_true", help="say every failed attempt")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from batchgen import runner, summary
+    from batchgen.progress import say
+
+    voice = runner.Voice(arguments.quiet, arguments.verbose)
+    found = asyncio.run(runner.run(common.session(arguments), voice))
+    if not arguments.quiet or found.exit_code:
+        say("\n".join(summary.render(found)))
+    if arguments.json:
+        common.print_json(found)
+    return found.exit_code
