@@ -397,6 +397,7 @@ def test_a_picture_whose_request_is_current_again_is_brought_back(tmp_path: Path
         assert folder.standing(job("a", "fB")) is Standing.SUPERSEDED
         kept = folder.entry("a", "fA")
         assert kept is not None and kept.notes == ("brought back",)
+        assert list(folder.entries()) == [kept]
         assert folder.fold.requests == 2
     found = tree(tmp_path)
     assert found.pop("images/a.png") == b"one"

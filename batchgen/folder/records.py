@@ -46,6 +46,10 @@ class Records:
         self.lives = Lives(self.last_n)
         self._log: int | None = None
 
+    @property
+    def has_log(self) -> bool:
+        return self._log is not None
+
     def load(self) -> None:
         """Read the log and the attempts file.
 
@@ -101,6 +105,11 @@ class Records:
         """The whole entry that holds for a job, read back from the log."""
         row = self.fold.row(job, fingerprint)
         return joblog.decode(self._line(row.offset)) if row else None
+
+    def entries(self) -> Iterator[Entry]:
+        """The entry that the log holds last for each job, in the order in which it first tells of them."""
+        for rows in self.fold.each():
+            yield joblog.decode(self._line(max(row.offset for row in rows)))
 
     def last_entry(self, job: str) -> Entry | None:
         """The entry that the log holds last for a job, whatever its fingerprint."""

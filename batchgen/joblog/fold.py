@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -101,11 +101,17 @@ class Fold:
 
     def rows(self, job: str) -> list[Row]:
         """All that is known of a job, whatever its fingerprint."""
-        found, number = [], self._latest.get(key(job), -1) if self._latest else -1
+        return list(self._back_from(self._latest.get(key(job), -1))) if self._latest else []
+
+    def each(self) -> Iterator[list[Row]]:
+        """The `rows` of one job after the other, in the order in which the log first tells of them."""
+        for number in self._latest.values():
+            yield list(self._back_from(number))
+
+    def _back_from(self, number: int) -> Iterator[Row]:
         while number >= 0:
-            found.append(self._row(number))
+            yield self._row(number)
             number = self._earlier[number]
-        return found
 
     def _row(self, number: int) -> Row:
         return Row(_RANK[self._ranks[number]], self._offsets[number], self._last_n[number])

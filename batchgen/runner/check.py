@@ -22,7 +22,7 @@ from batchgen.folder import Records
 from batchgen.joblog import Earlier, History
 from batchgen.model import ExitCode, Job, Standing, UsageError
 from batchgen.plan import Mark, Plan, check_plan, headline
-from batchgen.runner.look import records_at
+from batchgen.runner.archive import records_at
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
 from batchgen.settings import Settings

@@ -6,19 +6,18 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, read_state
+from batchgen.folder import State
 from batchgen.joblog import BAD_LINE
-from batchgen.layout import LOG, PRIVATE, SUMMARY
-from batchgen.model import Outcome, UsageError
+from batchgen.layout import SUMMARY
+from batchgen.model import Outcome
 from batchgen.plan import Plan
-from batchgen.runner.session import default_output, open_session, plan_of
+from batchgen.runner.archive import Archive, open_archive
+from batchgen.runner.session import open_session, plan_of
 from batchgen.settings import Flags
 from batchgen.text import counted
 
@@ -46,52 +45,25 @@ class Status(msgspec.Struct, frozen=True):
     v: int = 1
 
 
-@contextmanager
-def records_at(root: Path) -> Iterator[Records | None]:
-    """The folder as it is now; None where there is none."""
-    if not (root / PRIVATE).is_dir():
-        yield None
-        return
-    files = PosixFiles(root)
-    records = Records(files)
-    try:
-        records.load()
-        yield records
-    finally:
-        records.close()
-        files.close_root()
-
-
 def status(path: Path, env: Mapping[str, str]) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
-    if not path.exists():
-        raise UsageError(f"{path}: there is no such folder or manifest")
-    root = path if path.is_dir() else default_output(path)
-    with records_at(root) as records:
-        if records is None or records.files.size_of(LOG) is None:
-            raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
-        state = read_state(records.files)
-        manifest = path if path.is_file() else _manifest(root, state)
-        plan = _plan(manifest, root, state, records, env) if manifest else None
-        return _status(root, records, state, manifest, plan)
+    with open_archive(path) as archive:
+        manifest = path if path.is_file() else archive.manifest
+        plan = _plan(manifest, archive, env) if manifest else None
+        return _status(archive, manifest, plan)
 
 
-def _manifest(root: Path, state: State | None) -> Path | None:
-    manifest = (root / state.manifest).resolve() if state else None
-    return manifest if manifest and manifest.is_file() else None
-
-
-def _plan(manifest: Path, root: Path, state: State | None, records: Records, env: Mapping[str, str]) -> Plan:
+def _plan(manifest: Path, archive: Archive, env: Mapping[str, str]) -> Plan:
     """The plan that the last run would have now."""
-    flags = Flags(manifest, output=root)
+    flags, state = Flags(manifest, output=archive.root), archive.state
     if state:
         flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
     session = open_session(flags, env)
-    return plan_of(session, records.standing)
+    return plan_of(session, archive.records.standing)
 
 
-def _status(root: Path, records: Records, state: State | None, manifest: Path | None, plan: Plan | None) -> Status:
-    fold, lives = records.fold, records.lives
+def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
+    root, state, fold, lives = archive.root, archive.state, archive.records.fold, archive.records.lives
     counts: Mapping[Outcome, int] = (
         {outcome: plan.settled(outcome) for outcome in Outcome} if plan else Counter(fold.counts())
     )
