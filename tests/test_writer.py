@@ -20,6 +20,7 @@ from batchgen import images, joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder
 from batchgen.joblog import Draft
+from batchgen.layout import Books
 from batchgen.model import BadAnswer, Entry, Outcome, Secret, ServerError, StorageError
 from batchgen.protocol import Drawn, nebula
 from batchgen.sink import LocalSink
@@ -140,7 +141,7 @@ class Desk:
         self.committer = Committer(
             decode=nebula.decode_answer,
             check=images.check,
-            sink=LocalSink(self.disk),
+            sink=LocalSink(self.disk, Books().tmp),
             folder=self.folder,
             clock=self.clock,
             pause=self.clock.pause,

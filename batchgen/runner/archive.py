@@ -10,8 +10,8 @@ from pathlib import Path
 from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Records, State, read_state
-from batchgen.layout import PRIVATE
-from batchgen.model import Entry, UsageError
+from batchgen.layout import PRIVATE, Books
+from batchgen.model import Entry, Shard, UsageError
 from batchgen.runner.session import default_output
 
 
@@ -21,7 +21,16 @@ class Archive:
 
     root: Path
     records: Records
-    state: State | None
+    states: tuple[tuple[Books, State], ...]
+
+    @property
+    def latest(self) -> tuple[Books, State] | None:
+        """Who began last, with what it says of itself."""
+        return max(self.states, key=lambda each: each[1].started_at, default=None)
+
+    @property
+    def state(self) -> State | None:
+        return self.latest[1] if self.latest else None
 
     @property
     def manifest(self) -> Path | None:
@@ -39,13 +48,13 @@ class Archive:
 
 
 @contextmanager
-def records_at(root: Path) -> Iterator[Records | None]:
-    """The folder as it is now; None where there is none."""
+def records_at(root: Path, shard: Shard | None = None) -> Iterator[Records | None]:
+    """The folder as it is now, or as a shard of it sees it; None where there is none."""
     if not (root / PRIVATE).is_dir():
         yield None
         return
     files = PosixFiles(root)
-    records = Records(files)
+    records = Records(files, shard)
     try:
         records.load()
         yield records
@@ -66,4 +75,5 @@ def open_archive(path: Path) -> Iterator[Archive]:
     with records_at(root) as records:
         if records is None or not records.has_log:
             raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
-        yield Archive(root, records, read_state(records.files))
+        states = ((books, read_state(records.files, books)) for books in records.books)
+        yield Archive(root, records, tuple((books, state) for books, state in states if state))

@@ -13,7 +13,7 @@ import msgspec
 
 from batchgen.folder import State
 from batchgen.joblog import BAD_LINE
-from batchgen.layout import SUMMARY
+from batchgen.layout import Books
 from batchgen.model import Outcome
 from batchgen.plan import Plan
 from batchgen.runner.archive import Archive, open_archive
@@ -81,10 +81,10 @@ def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Statu
         cost_usd=round(fold.spent_usd, 6),
         exposure_usd=round(fold.exposure_usd + lives.exposure_usd(), 6),
         run=state.run if state else None,
-        running=bool(state and _at_work(state)),
+        running=any(_at_work(state) for _, state in archive.states),
         doing=state.doing if state else None,
         heartbeat_at=state.heartbeat_at if state else None,
-        last_verdict=_last_verdict(root),
+        last_verdict=_last_verdict(root, archive.latest[0]) if archive.latest else None,
     )
 
 
@@ -101,9 +101,9 @@ def _at_work(state: State) -> bool:
     return True
 
 
-def _last_verdict(root: Path) -> str | None:
+def _last_verdict(root: Path, books: Books) -> str | None:
     try:
-        return str(msgspec.json.decode((root / SUMMARY).read_bytes())["verdict"])
+        return str(msgspec.json.decode((root / books.summary).read_bytes())["verdict"])
     except (OSError, *BAD_LINE, KeyError, TypeError):
         return None
 
