@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
+import shutil
+import subprocess
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from samples import entry, failed
@@ -228,3 +232,47 @@ def test_a_shard_adopts_its_own_jobs_only(tmp_path: Path) -> None:
         adopted.append([each.job for each in folder.entries()])
         folder.close()
     assert adopted == [[], ["a"], ["a"]]
+
+
+# The recipes
+
+
+def recipe(heading: str, language: str) -> str:
+    """The block of README that follows this sentence."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    found = re.search(rf"{re.escape(heading)}.*?```{language}\n(.*?)```", text, re.DOTALL)
+    assert found, heading
+    return found[1]
+
+
+def started(place: Place, script: str, **env: str) -> list[str]:
+    """The --shard arguments of what a shell script starts, where `batchgen` writes down what it is told."""
+    note = place.write("bin/batchgen", '#!/bin/sh\necho "$*" >> "$0.said"\n')
+    note.chmod(0o755)
+    path = f"{note.parent}:/usr/bin:/bin"
+    subprocess.run(["sh", "-c", script], env={"PATH": path, "HOME": str(place.root), **env}, check=True)
+    said = (place.root / "bin/batchgen.said").read_text().splitlines()
+    assert {line.partition(" --shard ")[0] for line in said} == {"run jobs/tonight.csv --quiet"}
+    return sorted(line.rpartition(" ")[2] for line in said)
+
+
+@pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
+def test_the_recipe_for_gnu_parallel_starts_every_part(place: Place) -> None:
+    """The line of README starts all four parts."""
+    assert started(place, recipe("With GNU parallel:", "sh")) == ["1/4", "2/4", "3/4", "4/4"]
+
+
+def test_the_recipe_for_slurm_starts_the_part_of_its_task(place: Place) -> None:
+    """A task of the array does the part that its number names, whatever the size of the array."""
+    script = recipe("As a Slurm array", "sh")
+    assert started(place, script, SLURM_ARRAY_TASK_ID="3", SLURM_ARRAY_TASK_COUNT="4") == ["3/4"]
+
+
+def test_the_recipe_for_kubernetes_counts_from_one(place: Place) -> None:
+    """A pod's index from 0 becomes the part from 1, and as many pods are asked for as there are parts."""
+    job = yaml.safe_load(recipe("As an indexed Job of Kubernetes", "yaml"))["spec"]
+    shell, dash_c, script = job["template"]["spec"]["containers"][0]["command"]
+    assert (shell, dash_c, job["completionMode"]) == ("sh", "-c", "Indexed")
+    for index in range(job["completions"]):
+        found = started(place, script, JOB_COMPLETION_INDEX=str(index))
+    assert found == ["1/4", "2/4", "3/4", "4/4"]
