@@ -755,7 +755,7 @@ async def test_row39_a_hanging_resolver_is_no_answer_that_was_lost(desk: Desk, r
 _HANGING_RESOLVER = """\
 import socket, sys, time
 def getaddrinfo(*args, **kwargs):
-    time.sleep(8)
+    time.sleep(100)
     print("the look-up has ended", flush=True)
     raise socket.gaierror(socket.EAI_AGAIN, "as scripted")
 socket.getaddrinfo = getaddrinfo
