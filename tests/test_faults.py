@@ -58,8 +58,9 @@ from faultserver import (
 from PIL import Image
 
 from batchgen.model import UsageError
-from batchgen.runner import Voice, open_session
-from batchgen.runner import run as run_session
+from batchgen.runner.conduct import run as run_session
+from batchgen.runner.context import Voice
+from batchgen.runner.session import open_session
 from batchgen.settings import Flags
 from batchgen.summary import Summary
 
