@@ -10,8 +10,8 @@ from pathlib import Path
 from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Records, State, read_state
-from batchgen.layout import PRIVATE
-from batchgen.model import Entry, UsageError
+from batchgen.layout import PRIVATE, superseded
+from batchgen.model import Entry, Picture, UsageError
 from batchgen.runner.session import default_output
 
 
@@ -32,6 +32,16 @@ class Archive:
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
         return self.records.entries()
+
+    def of_job(self, job: str) -> list[Entry]:
+        """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
+        return self.records.job_entries(job)
+
+    def place_of(self, entry: Entry, picture: Picture) -> str | None:
+        """Where a picture of the entry lies now, relative to `root`; None where it is missing."""
+        away = superseded(picture.file, entry.fingerprint, picture.sha256)
+        places = (place for place in (away, picture.file) if self.records.files.size_of(place) == picture.size_bytes)
+        return next(places, None)
 
     def history(self, add: Callable[[Entry], None]) -> None:
         """Hand every entry of the logs to `add`, earlier ones of the same job among them."""
