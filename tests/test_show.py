@@ -106,6 +106,7 @@ def test_a_picture_that_went_away_tells_by_itself(place: Place, tmp_path: Path) 
     shutil.move(place.output / "images/night/jpeg.jpg", away)
     alone, with_folder = show(str(away)), show(str(away), place.root / "m.yaml")
     assert (alone.source, with_folder.source) == ("picture", "log")
+    assert show("images/night/png.png", place.root / "m.yaml").entry == show("night/png", place.output).entry
     assert alone.made == with_folder.made and alone.made
     assert with_folder.pictures[0].file is None
 
@@ -191,7 +192,9 @@ def test_an_id_of_several_folders_needs_one(place: Place, monkeypatch: pytest.Mo
 
 
 def test_nothing_near_is_said(tmp_path: Path) -> None:
-    """Without a picture and without any folder the message says what to name."""
+    """Without a picture and without any folder the message says what to name; a folder is no picture."""
+    with pytest.raises(UsageError, match="is a folder; where it stands tells: batchgen status"):
+        show(str(tmp_path))
     with pytest.raises(UsageError, match="no output folder near"):
         show("a", here=tmp_path)
 

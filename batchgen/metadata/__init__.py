@@ -7,12 +7,17 @@ wrote is replaced. Nothing here opens a file, decodes a pixel or decides which p
 
 from __future__ import annotations
 
+import struct
+
 from batchgen.metadata import infotext, jpeg, png, webp, xmp
 from batchgen.metadata.made import Carried, Container, Embedded, Made
 
-__all__ = ["Carried", "Embedded", "Made", "carried", "embed", "infotext", "made"]
+__all__ = ["UNREADABLE", "Carried", "Embedded", "Made", "carried", "embed", "infotext", "made"]
 
 _CONTAINERS: dict[str, Container] = {"png": png, "jpeg": jpeg, "webp": webp}
+UNREADABLE = (ValueError, IndexError, struct.error)
+"""What reading or finishing a picture raises whose structure is not what its format says."""
+
 _SEALED = "no metadata was embedded: the picture carries a C2PA manifest, which any change would break"
 _PROVENANCE = b"dcterms:provenance"  # a manifest that is kept elsewhere
 _TAKEN = "the parameters were not embedded: the server wrote metadata of its own in their place"
@@ -22,10 +27,8 @@ _TAKEN_XMP = "the exact request was not embedded: the server wrote an XMP packet
 def embed(data: bytes, format: str, size: tuple[int, int], made: Made, by: str) -> Embedded:
     """A whole picture of this format and size (pixels) with its history in it; `by` is the program and its version.
 
-    The same arguments give the same bytes.
-
-    What does not fit, or would replace what the server wrote, is left out and told in the notes. Raises ValueError,
-    IndexError or struct.error for a picture whose structure leaves no place for it.
+    The same arguments give the same bytes. What does not fit, or would replace what the server wrote, is left out and
+    told in the notes. Raises one of UNREADABLE for a picture whose structure leaves no place for it.
     """
     container = _CONTAINERS[format]
     there = container.look(data)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from batchgen.metadata.made import Made
 
 _NEGATIVE = "Negative prompt:"
-_NEEDS_QUOTES = re.compile(r'[,:\x00-\x1f\x7f]|^[\s"]|\s$')
+_BARE = re.compile(r'(?![\s"])[^,:\x00-\x1f\x7f]*(?<!\s)')
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 _MIN_PAIRS = 3
 _SAMPLERS = ("sampler", "sampler_name", "scheduler")
@@ -57,10 +57,11 @@ def _settings(made: Made, size: tuple[int, int], by: str) -> dict[str, Any]:
 
 def _plain(value: Any) -> str | None:
     """A value as the last line holds it; None for what is no text or number."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if type(value) in (int, float):
+        return str(value)
+    if not isinstance(value, str):
         return None
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if _NEEDS_QUOTES.search(text) else text
+    return value if _BARE.fullmatch(value) else json.dumps(value, ensure_ascii=False)
 
 
 def parse(text: str) -> Infotext:

@@ -37,13 +37,16 @@ def packet(made: Made | None, by: str) -> bytes:
 
 def _json(made: Made) -> str:
     # In ASCII, because XML may not hold every character that a prompt may.
-    return json.dumps(msgspec.structs.asdict(made), default=_file, separators=(",", ":"), allow_nan=False)
+    return _encoder.encode(msgspec.structs.asdict(made))
 
 
 def _file(value: Any) -> dict[str, str]:
     if isinstance(value, FileInput):
         return {"path": value.path, "sha256": value.sha256}
     raise TypeError(f"not JSON: {type(value).__name__}")
+
+
+_encoder = json.JSONEncoder(default=_file, separators=(",", ":"), allow_nan=False)
 
 
 def _escaped(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from batchgen import images, manifest, metadata
 from batchgen.layout import PRIVATE, superseded
 from batchgen.metadata import Carried, Made
 from batchgen.model import BadAnswer, Entry, FileInput, Picture, UsageError
-from batchgen.runner.archive import Archive, open_archive
+from batchgen.runner.archive import Archive, open_archive, root_of
 from batchgen.shown import Other, Shown, Whereabouts, made_of
 from batchgen.text import printable
 
+_AWAY = re.compile(r"~([0-9a-f]{8})\.[a-z]+$")
 _MAX_GUESSED = 10_000
 _EDITED = "the record in the picture does not fit its own fingerprint: somebody has edited it"
 _OTHER_BYTES = "the file is not, byte for byte, the one that the log tells of"
@@ -30,6 +32,10 @@ def show(what: str, where: Path | None = None, *, here: Path | None = None) -> S
     an id the folder around `here` (the current one), or those under the nearest `outputs/`. Raises UsageError.
     """
     path = Path(what)
+    if where and (root_of(where) / path).is_file():
+        path = root_of(where) / path
+    if path.is_dir():
+        raise UsageError(f"{what} is a folder; where it stands tells: batchgen status {what}")
     if path.is_file() and (where is None or images.sniff(path.read_bytes()[:16])):
         return _of_picture(path, where)
     folders = [where] if where else list(_near((here or Path()).absolute()))
@@ -96,7 +102,7 @@ def _of_picture(path: Path, where: Path | None) -> Shown:
     carried = Carried()
     try:
         carried = metadata.carried(data, images.check(data).format)
-    except (BadAnswer, ValueError) as error:
+    except (BadAnswer, *metadata.UNREADABLE) as error:
         notices.append(f"the metadata cannot be read: {printable(str(error), 200)}")
     made = metadata.made(carried)
     if made and not _is_sound(made):
@@ -132,6 +138,11 @@ class _Search:
     rank: int = 0
     entry: Entry | None = None
 
+    def marks(self) -> list[bytes]:
+        """Of these a line holds at least one if its entry could be meant."""
+        away = _AWAY.search(self.name or "")
+        return [text.encode() for text in (self.sha256, self.name, away and away[1]) if text]
+
     def add(self, entry: Entry) -> None:
         for picture in entry.images:
             rank = self._rank(entry, picture)
@@ -150,7 +161,7 @@ def _in_log(path: Path, data: bytes, root: Path, made: Made | None, notices: lis
             inside = path.resolve().is_relative_to(archive.root.resolve())
             name = path.resolve().relative_to(archive.root.resolve()).as_posix() if inside else None
             search = _Search(name, hashlib.sha256(data).hexdigest())
-            archive.history(search.add)
+            archive.history(search.add, search.marks())
             entry, by_name = search.entry, search.rank == 1
             if entry is None or (by_name and made and made.fingerprint != entry.fingerprint):
                 return None
