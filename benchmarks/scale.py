@@ -3,7 +3,7 @@
 start: how long commands take until they say something. flat: CPU and memory a job from 1,000 to 100,000 jobs. flight:
 1,000 requests in flight that take 2 s each, beside the bare read of the same answers. durability: what group commit
 costs on a real disk. log: reading a log of a million lines. plan: a job of a manifest of 1,000 to 1,000,000 rows.
-resume: looking at, and starting again, a run of a million jobs that are all done (`--jobs` for fewer).
+resume: looking at, and starting again, a run of a million jobs that are all done. `--jobs` for fewer than a million.
 """
 
 from __future__ import annotations
@@ -151,11 +151,11 @@ def log(space: Path) -> None:
 
 
 def plan(space: Path) -> None:
-    """`check` of 1,000 to 1,000,000 pending rows of a table, the fixed cost of a start taken off."""
+    """`check` of 1,000 to a million pending rows of a table, the fixed cost of a start taken off."""
     print("| rows | CPU us / row | x the first | bytes / row |\n|---|---|---|---|")
     folder = _folder(space)
     first, begin = None, _checked(folder, 1)
-    for count in (1000, 10_000, 100_000, MILLION):
+    for count in sorted({1000, 10_000, 100_000, JOBS}):
         found = _checked(folder, count)
         row_us = (found.cpu_s - begin.cpu_s) / count * 1e6
         first = first or row_us
@@ -213,9 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--space", default="/dev/shm", type=Path, help="where files are written; tmpfs by default")
-    parser.add_argument(
-        "--jobs", default=MILLION, type=int, help="how many for `log` and `resume`; a million by default"
-    )
+    parser.add_argument("--jobs", default=MILLION, type=int, help="how many for `log`, `plan` and `resume` (a million)")
     asked = parser.parse_args()
     global JOBS
     JOBS = asked.jobs
