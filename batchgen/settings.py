@@ -5,7 +5,6 @@ Reads no file and no variable by itself: environment and key arrive as arguments
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -276,6 +275,8 @@ def _until(text: str, now: datetime, problems: list[str]) -> datetime | None:
 
 
 def _loopback(host: str) -> bool:
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -13,7 +13,7 @@ from batchgen.layout import ATTEMPTS, LOG, STATE, superseded
 from batchgen.model import Entry, Job, Outcome, Standing, UsageError
 from batchgen.world import Files
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 4096
 
 
@@ -81,7 +81,7 @@ class Records:
         if row.outcome is not Outcome.DONE:
             return Standing(row.outcome.value)
         seen = self.seen(row.offset)
-        rivals = len(self.fold.rows(job.id)) > 1
+        rivals = self.fold.has_rivals(job.id)
         here = [self.in_place(seen, picture, rivals=rivals) for picture in seen.images]
         if all(here):
             return Standing.DONE
@@ -170,11 +170,12 @@ def read_state(files: Files) -> State | None:
 def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
     offset, rest = 0, b""
-    while data := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield offset, line + b"\n"
-            offset += len(line) + 1
+    while more := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
+        data, begin = rest + more, 0
+        while end := data.find(b"\n", begin) + 1:
+            yield offset + begin, data[begin:end]
+            begin = end
+        rest, offset = data[begin:], offset + begin
     if rest:
         yield offset, rest
 
@@ -189,7 +190,7 @@ def fold_lines(found: Iterable[tuple[int, bytes]], path: str, add: Callable[[byt
         try:
             if not line.endswith(b"\n"):
                 break
-            if line.strip():
+            if not line.isspace():
                 add(line, offset)
         except joblog.BAD_LINE:
             bad = bad or number

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from batchgen.folder import Folder, State
 from batchgen.progress import say
-from batchgen.runner.outside import Outside
 from batchgen.runner.session import Session
 from batchgen.settings import Settings
 from batchgen.summary import Tally
 from batchgen.world import Clock
+
+if TYPE_CHECKING:
+    from batchgen.runner.outside import Outside
 
 
 @dataclass(frozen=True)
