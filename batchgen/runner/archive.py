@@ -131,6 +131,14 @@ def records_at(root: Path) -> Iterator[Records | None]:
         files.close_root()
 
 
+def last_change_ns(root: Path) -> int:
+    """When a log of the output folder got its last line (nanoseconds since 1970); 0 where there is none."""
+    try:
+        return (root / LOG).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def root_of(path: Path) -> Path:
     """The output folder that is meant by its own path or by that of its manifest. Raises UsageError."""
     if not path.exists():
