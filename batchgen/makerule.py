@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from batchgen.model import UsageError
 from batchgen.text import printable
 
-_SPECIAL = re.compile(r"(\\*)([ #:*?\[~])")
+_SPECIAL = re.compile(r"(\\*)([ #:*?\[])")
 _PERCENT = re.compile(r"(\\*)%")
-# What would end the rule, split the name or make it a member of an archive, however it is quoted.
-_UNSPEAKABLE = re.compile(r"[;|\t\n\r]|\\$|\(.*\)$")
+# What would end the rule, split the name or make it a member of an archive or somebody's home, however it is quoted.
+_UNSPEAKABLE = re.compile(r"^~|[;|\t\n\r]|\\$|\(.*\)$")
 
 
 def rule(targets: Sequence[str], files: Sequence[str]) -> Iterator[str]:
@@ -30,9 +30,8 @@ def _name(path: str) -> str:
     """The name as a prerequisite: backslashes before what has a meaning, and themselves there; `$` doubled."""
     if _UNSPEAKABLE.search(path):
         raise UsageError(f"make cannot be told of a file named {printable(path, 200)!r}; rename it")
-    name = _SPECIAL.sub(r"\1\1\\\2", path).replace("$", "$$").replace("=", "$(subst ,,=)")
-    # A tilde in front would be somebody's home in spite of its backslash.
-    return f"./{name[1:]}" if name.startswith("\\~") else name
+    # An equals sign could make a variable of the rule, and cannot be quoted.
+    return _SPECIAL.sub(r"\1\1\\\2", path).replace("$", "$$").replace("=", "$(subst ,,=)")
 
 
 def _as_target(name: str) -> str:

@@ -48,7 +48,7 @@ def _escaped(value: str) -> str:
 def parse(text: str, of: str) -> Samples:
     """The samples of a file that `render` has written, as far as they carry the labels `of`."""
     found: Samples = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _SAMPLE.fullmatch(line)
         if match and match[1] in METRICS and f"{match[2]},".startswith(f"{of},"):
             found.setdefault(match[1], {})[match[2]] = match[3]

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit, urlunsplit
 
 from batchgen.model import Secret
@@ -24,8 +24,8 @@ _SLICE_S = 0.1
 class Ping:
     """`begin` and `end` of one run, which `rid` (a UUID) holds together at the other end."""
 
-    def __init__(self, url: Secret, rid: str, user_agent: str) -> None:
-        self._url, self._rid, self._agent = url, rid, user_agent
+    def __init__(self, url: Secret, rid: str, user_agent: str, pauses_s: Sequence[float] = PAUSES_S) -> None:
+        self._url, self._rid, self._agent, self._pauses_s = url, rid, user_agent, pauses_s
         self._ending = threading.Event()
         self._beginning: threading.Thread | None = None
         self.failures: dict[str, str] = {}
@@ -56,7 +56,7 @@ class Ping:
         return thread
 
     def _tell(self, what: str, body: bytes | None) -> None:
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*self._pauses_s, None):
             failure, again = self._try(what, body)
             if failure is None:
                 self.failures.pop(what, None)

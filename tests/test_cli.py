@@ -573,7 +573,7 @@ def test_a_signal_drains_and_the_same_command_goes_on(
         assert ledger.begun.wait(60)
         if number is signal.SIGTERM:
             assert main(["status", str(place.output)]) == 0
-            assert "last heard of at" in capsys.readouterr().out
+            assert "last heard of" in capsys.readouterr().out
         process.send_signal(number)
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number == place.summary["exit_code"]

@@ -61,9 +61,10 @@ class Listeners:
         if telling.ping:
             self._ping = Ping(telling.ping, str(uuid.uuid4()), f"batchgen/{batchgen.__version__}")
             self._ping.begin()
-        if telling.metrics_file and not telling.metrics_file.absolute().parent.is_dir():
-            raise UsageError(f"--metrics-file: there is no folder {telling.metrics_file.absolute().parent}")
         for flag, path in (("--metrics-file", telling.metrics_file), ("--stamp", telling.stamp)):
+            # Never made here: a new `outputs/` would be where the next run looks for its pictures.
+            if path and not path.absolute().parent.is_dir():
+                raise UsageError(f"{flag} {path}: there is no folder {path.absolute().parent}; make it first")
             if path and path.exists() and not path.is_file():
                 raise UsageError(f"{flag} {path}: this is no file")
 
@@ -94,7 +95,6 @@ class Listeners:
         try:
             if path.is_file() and path.stat().st_mtime_ns >= last_change_ns(Path(found.output)):
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, f"{found.run}: {found.verdict}\n".encode())
         except OSError as error:
             raise StorageError(f"--stamp {path}: {error.strerror or error}; all pictures are there") from error
