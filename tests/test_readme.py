@@ -129,6 +129,8 @@ class Project:
         place.write("jobs/rows.csv.txt", "prompt one\n")
         place.jobs("a", {"from": "rows.csv.txt", "format": "txt"}, name="jobs/rows.yaml", **beside)
         place.jobs("b", name="jobs/plain.yaml", **beside)
+        for path in (self.root / "jobs").iterdir():
+            self.age(path, 1000)
 
     def make(self, *targets: str) -> str:
         command = ["make", "-k", f"BATCHGEN={self._batchgen()}", *targets]

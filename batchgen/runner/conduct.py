@@ -96,9 +96,10 @@ def _remembered(this: Run) -> Iterator[Callable[[Summary], None]]:
         raise
     finally:
         logged = max(this.state.logged, this.folder.fold.jobs) + this.new_jobs
-        how = {"pid": 0, "doing": "ended", "logged": logged, "exit_code": code, "verdict": verdict}
+        now = joblog.timestamp(this.clock.utc())
+        how = {"pid": 0, "doing": "ended", "heartbeat_at": now, "exit_code": code, "verdict": verdict}
         with contextlib.suppress(OSError):
-            this.folder.write_state(msgspec.structs.replace(this.state, **how))
+            this.folder.write_state(msgspec.structs.replace(this.state, logged=logged, **how))
 
 
 def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:

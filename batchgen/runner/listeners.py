@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import batchgen
 from batchgen import metrics, summary
 from batchgen.clock import SystemClock
 from batchgen.files import replace_file
 from batchgen.model import ExitCode, StorageError, UsageError
-from batchgen.ping import Ping
 from batchgen.progress import say
 from batchgen.runner.archive import last_change_ns
 from batchgen.runner.conduct import interruptible
@@ -25,6 +25,9 @@ from batchgen.settings import Telling
 from batchgen.sources import STANDARD_INPUT
 from batchgen.summary import Summary
 from batchgen.world import Clock
+
+if TYPE_CHECKING:
+    from batchgen.ping import Ping
 
 PATIENT_S = 2.0
 
@@ -59,6 +62,8 @@ class Listeners:
         """Raises UsageError where one of the files could not be written."""
         telling = self.telling
         if telling.ping:
+            from batchgen.ping import Ping
+
             self._ping = Ping(telling.ping, str(uuid.uuid4()), f"batchgen/{batchgen.__version__}")
             self._ping.begin()
         for flag, path in (("--metrics-file", telling.metrics_file), ("--stamp", telling.stamp)):
@@ -78,17 +83,19 @@ class Listeners:
 
     def ended(self, found: Summary) -> None:
         """Tell how the run ended. Raises StorageError where the stamp that was due cannot be written."""
-        if self.telling.stamp and found.exit_code == ExitCode.OK and found.done == found.total:
-            self._stamp(self.telling.stamp, found)
-        self._measure(lambda before, of: metrics.of_run(found, before, of, self.clock.utc(), running=False))
-        self._tell_end(found.exit_code, "\n".join(summary.render(found)))
+        with _impatience(self.clock) as impatient:
+            if self.telling.stamp and found.exit_code == ExitCode.OK and found.done == found.total:
+                self._stamp(self.telling.stamp, found)
+            self._measure(lambda before, of: metrics.of_run(found, before, of, self.clock.utc(), running=False))
+            self._tell_end(found.exit_code, "\n".join(summary.render(found)), impatient)
 
     def refused(self, error: BaseException) -> None:
         """Tell that the run could not begin."""
         code = exit_code_of(error)
-        if code != ExitCode.BUSY:  # the run that is at work there tells by itself
-            self._measure(lambda before, of: metrics.of_refusal(code, before, of, self.clock.utc()))
-        self._tell_end(code, f"the run could not begin or ended early (exit code {code}): {reason_of(error)}")
+        with _impatience(self.clock) as impatient:
+            if code != ExitCode.BUSY:  # the run that is at work there tells by itself
+                self._measure(lambda before, of: metrics.of_refusal(code, before, of, self.clock.utc()))
+            self._tell_end(code, f"the run could not begin or ended early: {reason_of(error)}", impatient)
 
     def _stamp(self, path: Path, found: Summary) -> None:
         """Make sees a change where there was one: a stamp that is newer than the log's last line stays as it is."""
@@ -109,11 +116,10 @@ class Listeners:
         except (OSError, ValueError) as error:
             self.voice.say(f"note: --metrics-file {path}: {getattr(error, 'strerror', None) or error}")
 
-    def _tell_end(self, code: int, text: str) -> None:
+    def _tell_end(self, code: int, text: str, impatient: Callable[[], bool]) -> None:
         if self._ping is None:
             return
-        with _impatience(self.clock) as impatient:
-            self._ping.end(code, text, impatient)
+        self._ping.end(code, text, impatient)
         for what, failure in self._ping.failures.items():
             # A wrong address stays wrong, and who waits for it would never know.
             tell = say if self._ping.refused else self.voice.say

@@ -10,7 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from batchgen import joblog
-from batchgen.folder import Pause, State
+from batchgen.folder import Live, Pause, State
 from batchgen.joblog import Ended, Note, Trouble, moment
 from batchgen.model import Entry, Outcome
 from batchgen.runner import process
@@ -144,8 +144,14 @@ def _troubles(notes: list[Note], entries: list[Entry], at_work: State | None = N
 
 
 def _work(state: State, entries: list[Entry], notes: list[Note], utc: datetime) -> Work | None:
-    if (live := state.live) is None:
+    """None before there is any, and where the state's moments are none."""
+    try:
+        return _measured(state.live, state, entries, notes, utc) if state.live else None
+    except ValueError:
         return None
+
+
+def _measured(live: Live, state: State, entries: list[Entry], notes: list[Note], utc: datetime) -> Work:
     since = max(moment(live.began_at), utc - timedelta(seconds=RATE_S))
     if entries and len(entries) < live.ended:
         since = max(since, moment(entries[0].finished_at))  # the end of the log does not reach further back
@@ -166,7 +172,7 @@ def _work(state: State, entries: list[Entry], notes: list[Note], utc: datetime) 
         requests_per_minute=live.requests_per_minute,
         pause=pause,
         ends_at=live.ends_at,
-        left_at_end=_left_at_end(live.ends_at, left, per_s, utc),
+        left_at_end=_left_at_end(live.ends_at, left, per_s, pause, utc),
         pictures_per_minute=rate.pictures_per_minute if rate else None,
         window_s=rate.window_s if rate else None,
         eta_s=round(eta_s, 1) if eta_s is not None else None,
@@ -179,10 +185,14 @@ def _still(pause: Pause | None, utc: datetime) -> Pause | None:
     return None if pause and pause.until and moment(pause.until) <= utc else pause
 
 
-def _left_at_end(ends_at: str | None, left: int, per_s: float, utc: datetime) -> int | None:
-    if ends_at is None or not per_s:
+def _left_at_end(ends_at: str | None, left: int, per_s: float, pause: Pause | None, utc: datetime) -> int | None:
+    if ends_at is None:
         return None
-    return max(0, left - int(per_s * max(0.0, (moment(ends_at) - utc).total_seconds())))
+    goes_on = moment(pause.until) if pause and pause.until else utc
+    seconds = (moment(ends_at) - goes_on).total_seconds()
+    if seconds <= 0:
+        return left
+    return max(0, left - int(per_s * seconds)) if per_s else None
 
 
 def render(found: Now, utc: datetime) -> Iterator[str]:
@@ -194,8 +204,8 @@ def render(found: Now, utc: datetime) -> Iterator[str]:
     elif found.run_state is RunState.KILLED:
         yield f"  run        {found.run} ended without a word (killed, or a power cut); run the same command again"
     elif found.last_verdict:
-        code = f" (exit code {found.last_exit_code})" if found.last_exit_code else ""
-        yield f"  last run   {found.last_verdict}{code}"
+        ended = f", at {_clock(found.heartbeat_at, utc)}" if found.run_state is RunState.ENDED else ""
+        yield f"  last run   {found.last_verdict} (exit code {found.last_exit_code}{ended})"
     for trouble in found.troubles:
         yield f"  trouble    {_said(trouble, utc)}"
 
