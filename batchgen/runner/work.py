@@ -24,6 +24,7 @@ from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
 from batchgen.protocol import nebula
 from batchgen.runner.context import Run
+from batchgen.runner.finish import finisher
 from batchgen.runner.pulse import Pulse
 from batchgen.sink import LocalSink
 from batchgen.writer import Committer
@@ -54,6 +55,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 clock=this.clock,
                 pause=outside.pause,
                 key=link.key,
+                finish=finisher(this.settings),
             )
             writer = outside.writer(committer, loop)
             gates = _gates(this)
