@@ -19,7 +19,7 @@ import batchgen
 from batchgen.cli import main
 from batchgen.folder import exclusive
 from batchgen.model import UsageError
-from batchgen.settings import Telling
+from batchgen.telling import Telling
 
 if TYPE_CHECKING:
     from conftest import Beside, Place

@@ -314,7 +314,9 @@ def test_old_troubles_are_forgotten(place: Place) -> None:
 LATER = Live(began_at="later", to_do=1, concurrency=1, limit=1, limit_reason="")
 
 
-@pytest.mark.parametrize("damage", [{"heartbeat_at": "soon"}, {"live": LATER}, {"doing": "\x1b[2J"}])
+@pytest.mark.parametrize(
+    "damage", [{"heartbeat_at": "soon"}, {"heartbeat_at": "2026-11-22"}, {"live": LATER}, {"doing": "\x1b[2J"}]
+)
 def test_a_state_that_makes_no_sense_ends_no_look(place: Place, damage: dict[str, Any]) -> None:
     """Whatever stands in the state, nothing is raised and nothing drives the terminal."""
     found = look(folder(place, state(**damage)))

@@ -48,7 +48,7 @@ def act(arguments: argparse.Namespace) -> int:
     from batchgen import runner, summary
     from batchgen.progress import say
     from batchgen.runner.listeners import listening
-    from batchgen.settings import Telling
+    from batchgen.telling import Telling
 
     voice = runner.Voice(arguments.quiet, arguments.verbose)
     names = ("output", "ping", "metrics_file", "stamp")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -89,4 +89,5 @@ def _take(found: dict[tuple[str, str], Trouble], job: str, attempt: Attempt, out
 
 def moment(timestamp: str) -> datetime:
     """The moment that a log's timestamp names. Raises ValueError for what is none."""
-    return datetime.fromisoformat(timestamp)
+    found = datetime.fromisoformat(timestamp)
+    return found.replace(tzinfo=found.tzinfo or UTC)

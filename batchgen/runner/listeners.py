@@ -21,9 +21,9 @@ from batchgen.runner.conduct import interruptible
 from batchgen.runner.context import Voice
 from batchgen.runner.refusal import exit_code_of, reason_of
 from batchgen.runner.session import default_output
-from batchgen.settings import Telling
 from batchgen.sources import STANDARD_INPUT
 from batchgen.summary import Summary
+from batchgen.telling import Telling
 from batchgen.world import Clock
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from batchgen.runner import conduct
 from batchgen.runner.context import Voice
 from batchgen.runner.listeners import listening
 from batchgen.runner.session import open_session
-from batchgen.settings import Flags, Telling
+from batchgen.settings import Flags
 from batchgen.summary import Summary
+from batchgen.telling import Telling
 
 
 async def run_async(
