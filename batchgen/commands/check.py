@@ -19,7 +19,7 @@ changed of them, money, time, nights and disk, each number with its source. Send
   batchgen check jobs/animals.csv
   batchgen check jobs/animals.csv --online --rpm 60 --rpd 200
   batchgen check jobs/animals.csv --exit-code --json || batchgen run jobs/animals.csv
-  batchgen check jobs/animals.csv --deps outputs/animals.stamp outputs/animals.d > outputs/animals.d
+  batchgen check jobs/animals.csv --deps outputs/animals.stamp > outputs/animals.d
 
 exit codes: 0 there is something to do, or nothing; 2 something said is wrong, 6 the key was refused (--online).
 With --exit-code: 0 nothing to do, 10 work to do.

@@ -49,12 +49,10 @@ plan: # what a run would do, cost and take
 status: # where it stands
 	@exec $(BATCHGEN) status $(OUTPUT)
 
-# Written when every picture is there. What it depends on besides MANIFEST is in the file below.
+# Written when every picture is there. What it depends on besides MANIFEST is told in a file that the next make reads.
 $(OUTPUT).stamp: $(MANIFEST) | outputs
+	@$(BATCHGEN) check $(MANIFEST) --deps $@ > $(OUTPUT).d~ && mv $(OUTPUT).d~ $(OUTPUT).d
 	@exec $(BATCHGEN) run $(MANIFEST) -o $(OUTPUT) --stamp $@
-
-$(OUTPUT).d: $(MANIFEST) | outputs
-	@$(BATCHGEN) check $(MANIFEST) --deps $(OUTPUT).stamp $@ > $@
 
 outputs:
 	@mkdir $@
