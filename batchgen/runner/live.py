@@ -202,7 +202,8 @@ def render(found: Now, utc: datetime) -> Iterator[str]:
         if found.work:
             yield from _render_work(found.work, utc)
     elif found.run_state is RunState.KILLED:
-        yield f"  run        {found.run} ended without a word (killed, or a power cut); run the same command again"
+        yield f"  run        {found.run} ended without a word, last heard of at {_clock(found.heartbeat_at, utc)}"
+        yield "             (killed, or a power cut); run the same command again"
     elif found.last_verdict:
         ended = f", at {_clock(found.heartbeat_at, utc)}" if found.run_state is RunState.ENDED else ""
         yield f"  last run   {found.last_verdict} (exit code {found.last_exit_code}{ended})"
