@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from batchgen import joblog
+from batchgen.folder.live import Live
 from batchgen.joblog import Fold, Lives, Seen, SeenPicture
 from batchgen.layout import ATTEMPTS, LOG, STATE, superseded
 from batchgen.model import Entry, Job, Outcome, Standing, UsageError
@@ -21,7 +22,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
 
     `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others; `format` is
-    how its manifest was read; `logged` is how many jobs its log knew.
+    how its manifest was read; `logged` is how many jobs its log knew. `process` tells the process from later ones with
+    its number. How the last run ended, also one that could not begin, is in `exit_code` and `verdict`.
     """
 
     manifest: str
@@ -35,6 +37,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: str = ""
     heartbeat_at: str = ""
     doing: str = ""
+    process: str = ""
+    live: Live | None = None
+    exit_code: int | None = None
+    verdict: str = ""
 
 
 class Records:
