@@ -8,13 +8,14 @@ from typing import Annotated
 import msgspec
 
 from batchgen import joblog
+from batchgen.folder.live import Live
 from batchgen.folder.spending import Spending, spending
 from batchgen.joblog import Fold, Lives, Seen, SeenPicture
 from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, Standing, UsageError
 from batchgen.world import Files
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 4096
 _OFFSET_BITS = 44
 _WHOLE = Books()
@@ -24,7 +25,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
 
     `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others; `format` is
-    how its manifest was read; `logged` is how many jobs its log knew.
+    how its manifest was read; `logged` is how many jobs its log knew. `process` tells the process from later ones with
+    its number. How the last run ended, also one that could not begin, is in `exit_code` and `verdict`.
     """
 
     manifest: str
@@ -38,6 +40,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: str = ""
     heartbeat_at: str = ""
     doing: str = ""
+    process: str = ""
+    live: Live | None = None
+    exit_code: int | None = None
+    verdict: str = ""
 
 
 class Records:
@@ -52,8 +58,7 @@ class Records:
         self.fold = Fold()
         self.lives = Lives(self.last_n)
         self._logs: list[tuple[str, int]] = []
-        found = books_among(name for folder in (".", PRIVATE) for name in names(files, folder))
-        others = [books for books in found if books != self.own]
+        others = [books for books in known_books(files) if books != self.own]
         self.beside = [books for books in others if shard and books.shard and books.shard.n == shard.n]
         self.earlier = [books for books in others if books not in self.beside]
         self._spent_beside = self._spent_earlier = Spending()
@@ -132,7 +137,7 @@ class Records:
         if row.outcome is not Outcome.DONE:
             return Standing(row.outcome.value)
         seen = self.seen(row.offset)
-        rivals = len(self.fold.rows(job.id)) > 1
+        rivals = self.fold.has_rivals(job.id)
         here = [self.in_place(seen, picture, rivals=rivals) for picture in seen.images]
         if all(here):
             return Standing.DONE
@@ -161,6 +166,11 @@ class Records:
         """The entry that the log holds last for each job, in the order in which it first tells of them."""
         for rows in self.fold.each():
             yield joblog.decode(self._line(max(row.offset for row in rows)))
+
+    def job_entries(self, job: str) -> list[Entry]:
+        """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
+        offsets = sorted((row.offset for row in self.fold.rows(job)), reverse=True)
+        return [joblog.decode(self._line(offset)) for offset in offsets]
 
     def last_entry(self, job: str) -> Entry | None:
         """The entry that the log holds last for a job, whatever its fingerprint."""
@@ -205,6 +215,11 @@ class Records:
         self._logs.clear()
 
 
+def known_books(files: Files) -> list[Books]:
+    """The books of all who ever wrote to the folder."""
+    return books_among(name for folder in (".", PRIVATE) for name in names(files, folder))
+
+
 def names(files: Files, folder: str) -> list[str]:
     try:
         return files.names(folder)
@@ -223,11 +238,12 @@ def read_state(files: Files, books: Books = _WHOLE) -> State | None:
 def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
     offset, rest = 0, b""
-    while data := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield offset, line + b"\n"
-            offset += len(line) + 1
+    while more := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
+        data, begin = rest + more, 0
+        while end := data.find(b"\n", begin) + 1:
+            yield offset + begin, data[begin:end]
+            begin = end
+        rest, offset = data[begin:], offset + begin
     if rest:
         yield offset, rest
 
@@ -242,7 +258,7 @@ def fold_lines(found: Iterable[tuple[int, bytes]], path: str, add: Callable[[byt
         try:
             if not line.endswith(b"\n"):
                 break
-            if line.strip():
+            if not line.isspace():
                 add(line, offset)
         except joblog.BAD_LINE:
             bad = bad or number
