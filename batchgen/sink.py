@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from batchgen.layout import TMP
 from batchgen.world import Files, Staged
 
 
@@ -19,13 +18,14 @@ class LocalSink:
     """Pictures in the output folder. One thread at a time."""
 
     files: Files
+    tmp: str
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
 
     def stage(self, data: bytes, sha256: str) -> Staged:
         """Write the bytes to a temporary file. Its name begins with their digest, so that it can be found again."""
-        path = f"{TMP}/{sha256[:32]}-{next(self._numbers)}"
+        path = f"{self.tmp}/{sha256[:32]}-{next(self._numbers)}"
         handle = self.files.create(path)
         staged = Staged(path, handle)
         try:

@@ -23,8 +23,10 @@ from batchgen import joblog
 from batchgen.images import ImageFacts
 from batchgen.joblog import Draft, Saved
 from batchgen.layout import picture_file
-from batchgen.model import BadAnswer, Body, Entry, Outcome, Picture, Secret, ServerError, StorageError
+from batchgen.metadata import Embedded
+from batchgen.model import BadAnswer, Body, Entry, Job, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
+from batchgen.text import printable
 from batchgen.world import Clock, Delivery, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
 
 T = TypeVar("T")
@@ -38,11 +40,13 @@ _HOPEFUL = _FULL | {errno.EMFILE, errno.ENFILE}
 
 
 class _Checked(msgspec.Struct, frozen=True):
-    """A picture that is one, and the digest of its bytes."""
+    """A picture as it is to be written; `received_sha256` is of the server's bytes, where they are others."""
 
     drawn: Drawn
     facts: ImageFacts
     sha256: str
+    received_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] = ()
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -50,11 +54,12 @@ class _Kept(msgspec.Struct, frozen=True):
 
     draft: Draft
     pictures: tuple[Picture, ...]
+    notes: tuple[str, ...]
     decode_s: float
     opened_s: float
 
     def entry(self, now_s: float, at: str) -> Entry:
-        saved = Saved(self.pictures, self.decode_s, now_s - self.opened_s, _oddities(self.draft, self.pictures))
+        saved = Saved(self.pictures, self.decode_s, now_s - self.opened_s, self.notes)
         return self.draft.entry(Outcome.DONE, saved, now_s, at)
 
 
@@ -69,6 +74,7 @@ class Committer:
     clock: Clock
     pause: Callable[[float], None]
     key: Secret
+    finish: Callable[[bytes, ImageFacts, Job], Embedded] = lambda data, facts, job: Embedded(data)
     on_full: Callable[[str], None] = lambda message: None
 
     def commit(self, group: Iterable[Work]) -> list[Result]:
@@ -125,7 +131,8 @@ class Committer:
             return checked
         opened_s = self.clock.monotonic()
         pictures = self._persist(lambda: self._stage(work.draft.job.id, checked, moves))
-        return _Kept(work.draft, pictures, opened_s - began_s, opened_s)
+        notes = _oddities(work.draft, checked)
+        return _Kept(work.draft, pictures, notes, opened_s - began_s, opened_s)
 
     def _open(self, work: Delivery) -> list[_Checked] | ServerError | Exception:
         try:
@@ -134,7 +141,7 @@ class Committer:
                 # Read again without the key: a message that was cut could hold a part of it.
                 hidden = self.decode(self.key.hide_bytes(work.body))
                 return hidden if isinstance(hidden, ServerError) else answer
-            return [self._check(drawn) for drawn in answer.pictures]
+            return [self._check(drawn, work.draft.job) for drawn in answer.pictures]
         except BadAnswer as error:
             last = work.draft.attempts[-1]
             with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
@@ -143,8 +150,18 @@ class Committer:
         except Exception as error:  # one answer must never take the others of its group with it
             return error
 
-    def _check(self, drawn: Drawn) -> _Checked:
-        return _Checked(drawn, self.check(drawn.data), hashlib.sha256(drawn.data).hexdigest())
+    def _check(self, drawn: Drawn, job: Job) -> _Checked:
+        """The picture with what belongs into it; as it came where that fails, for it is paid for."""
+        facts = self.check(drawn.data)
+        try:
+            data, notes = self.finish(drawn.data, facts, job)
+        except Exception as error:
+            data, notes = drawn.data, (f"no metadata was embedded: {printable(str(error), 200)}",)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if data is drawn.data:
+            return _Checked(drawn, facts, sha256, notes=notes)
+        received = hashlib.sha256(drawn.data).hexdigest()
+        return _Checked(Drawn(data, drawn.index, drawn.inference_s), facts, sha256, received, notes)
 
     def _stage(self, job: str, checked: list[_Checked], moves: dict[str, Staged]) -> tuple[Picture, ...]:
         """Write an answer's pictures, or none of them."""
@@ -184,18 +201,20 @@ def _picture(job: str, position: int, one: _Checked) -> Picture:
         size_bytes=len(drawn.data),
         sha256=one.sha256,
         inference_s=drawn.inference_s,
+        received_sha256=one.received_sha256,
     )
 
 
-def _oddities(draft: Draft, pictures: Sequence[Picture]) -> tuple[str, ...]:
+def _oddities(draft: Draft, checked: Sequence[_Checked]) -> tuple[str, ...]:
     """What about the answer was not as asked, in words for the log."""
     request, notes = draft.job.request, []
     width, height = request.get("width"), request.get("height")
-    for picture in pictures:
-        if width not in (None, picture.width) or height not in (None, picture.height):
-            notes.append(f"the picture is {picture.width} x {picture.height}, asked for was {width} x {height}")
-    if len(pictures) > 1 and "n" not in request:
-        notes.append(f"{len(pictures)} pictures came for one request")
+    for facts in [one.facts for one in checked]:
+        if width not in (None, facts.width) or height not in (None, facts.height):
+            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {width} x {height}")
+    if len(checked) > 1 and "n" not in request:
+        notes.append(f"{len(checked)} pictures came for one request")
+    notes += [note for one in checked for note in one.notes]
     return tuple(dict.fromkeys(notes))
 
 

@@ -15,7 +15,7 @@ from samples import AT, attempt, entry, failed, job
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Folder, Records, State, exclusive, read_state
+from batchgen.folder import Folder, Records, State, locked, read_state, records
 from batchgen.joblog import Ended, Intent
 from batchgen.layout import superseded
 from batchgen.model import (
@@ -147,6 +147,24 @@ def test_a_file_with_nothing_but_a_torn_line_is_emptied(tmp_path: Path, path: st
         assert folder.fold.jobs == 0
     assert (tmp_path / path).read_bytes() == b""
     assert (tmp_path / f".batchgen/{Path(path).name}.torn").read_bytes() == b'{"job":"hal\n'
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 8, 1000])
+@pytest.mark.parametrize("text", [b"", b"\n", b"one\n\nthree is longer\n", b"one\ntorn"], ids=repr)
+def test_lines_are_whole_wherever_a_chunk_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, text: bytes
+) -> None:
+    """A file that is read in pieces has the lines, at the offsets, that it has as a whole."""
+    monkeypatch.setattr(records, "_CHUNK_BYTES", chunk_bytes)
+    (tmp_path / "file").write_bytes(text)
+    files = PosixFiles(tmp_path)
+    handle = files.open("file")
+    found = list(records.lines(files, handle))
+    files.close(handle)
+    files.close_root()
+    assert [line for _, line in found] == text.splitlines(keepends=True)
+    assert all(text[offset:].startswith(line) for offset, line in found)
+    assert [offset for offset, _ in found] == [sum(len(line) for _, line in found[:n]) for n in range(len(found))]
 
 
 def test_a_mended_file_goes_on_with_whole_lines(tmp_path: Path) -> None:
@@ -397,6 +415,7 @@ def test_a_picture_whose_request_is_current_again_is_brought_back(tmp_path: Path
         assert folder.standing(job("a", "fB")) is Standing.SUPERSEDED
         kept = folder.entry("a", "fA")
         assert kept is not None and kept.notes == ("brought back",)
+        assert list(folder.entries()) == [kept]
         assert folder.fold.requests == 2
     found = tree(tmp_path)
     assert found.pop("images/a.png") == b"one"
@@ -611,8 +630,8 @@ def test_the_state_is_replaced_whole(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, pathlib
-from batchgen.folder import exclusive
-with exclusive(pathlib.Path(sys.argv[1])):
+from batchgen.folder import locked
+with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -636,10 +655,10 @@ def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
         folder.write_state(State("m.yaml", run="20261122T220000Z-7f3a", pid=4711, host="nightly", started_at=AT))
     with held(tmp_path) as other:
         with pytest.raises(FolderBusy, match=r"20261122T220000Z-7f3a .*4711.* nightly.*nothing was touched"):
-            exclusive(tmp_path).__enter__()
+            locked(tmp_path).__enter__()
         other.kill()
         other.wait(30)
-        with exclusive(tmp_path):
+        with locked(tmp_path):
             pass
 
 
@@ -647,7 +666,7 @@ def test_a_holder_that_has_not_said_who_it_is_is_still_a_holder(tmp_path: Path) 
     """Without a readable state the refusal names no run."""
     put(tmp_path, ".batchgen/state.json", b'{"manifest": "\xff"}')
     with held(tmp_path), pytest.raises(FolderBusy, match="another run is at work here"):
-        exclusive(tmp_path).__enter__()
+        locked(tmp_path).__enter__()
 
 
 def rotate(path: Path) -> None:

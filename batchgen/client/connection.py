@@ -6,6 +6,7 @@ Every answer has a deadline of its own, whatever the server sends in the meantim
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from batchgen.client.incoming import Incoming
 from batchgen.model import AttemptFailed, Failure
@@ -52,8 +53,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # other loops' transports are none by descent
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return (self._incoming and self._incoming.room) or _SCRATCH
