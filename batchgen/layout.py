@@ -5,6 +5,8 @@ from __future__ import annotations
 LOG = "log.jsonl"
 SUMMARY = "summary.json"
 IMAGES = "images"
+REPORT = "report.html"
+THUMBS = "thumbs"
 SUPERSEDED = "superseded"
 PRIVATE = ".batchgen"
 ATTEMPTS = f"{PRIVATE}/attempts.jsonl"

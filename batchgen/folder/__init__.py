@@ -4,7 +4,8 @@ Knows in which order things become durable. Knows nothing of requests, retries o
 """
 
 from batchgen.folder.lock import exclusive
+from batchgen.folder.pace import read_pace
 from batchgen.folder.records import Records, State, read_state
 from batchgen.folder.writable import Folder
 
-__all__ = ["Folder", "Records", "State", "exclusive", "read_state"]
+__all__ = ["Folder", "Records", "State", "exclusive", "read_pace", "read_state"]

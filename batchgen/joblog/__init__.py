@@ -22,6 +22,7 @@ from batchgen.joblog.lines import (
     encode,
     prepared,
 )
+from batchgen.joblog.pace import PaceNote, decode_pace
 
 __all__ = [
     "BAD_LINE",
@@ -33,6 +34,7 @@ __all__ = [
     "Intent",
     "Lives",
     "Note",
+    "PaceNote",
     "Prepared",
     "Row",
     "Saved",
@@ -41,6 +43,7 @@ __all__ = [
     "SeenPicture",
     "decode",
     "decode_note",
+    "decode_pace",
     "decode_seen",
     "encode",
     "key",

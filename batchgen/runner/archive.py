@@ -9,7 +9,8 @@ from pathlib import Path
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, read_state
+from batchgen.folder import Records, State, read_pace, read_state
+from batchgen.joblog import PaceNote
 from batchgen.layout import PRIVATE
 from batchgen.model import Entry, UsageError
 from batchgen.runner.session import default_output
@@ -32,6 +33,10 @@ class Archive:
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
         return self.records.entries()
+
+    def pace(self) -> Iterator[PaceNote]:
+        """How the pace of runs changed, and why."""
+        return read_pace(self.records.files)
 
     def history(self, add: Callable[[Entry], None]) -> None:
         """Hand every entry of the logs to `add`, earlier ones of the same job among them."""

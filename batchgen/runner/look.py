@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ import msgspec
 from batchgen.folder import State
 from batchgen.joblog import BAD_LINE
 from batchgen.layout import SUMMARY
-from batchgen.model import Outcome
-from batchgen.plan import Plan
+from batchgen.model import Job, Outcome, Standing
+from batchgen.plan import Mark, Plan
 from batchgen.runner.archive import Archive, open_archive
 from batchgen.runner.session import open_session, plan_of
 from batchgen.settings import Flags
 from batchgen.text import counted
+
+Hear = Callable[[Job, Standing, Mark], None]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -49,20 +51,21 @@ def status(path: Path, env: Mapping[str, str]) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
     with open_archive(path) as archive:
         manifest = path if path.is_file() else archive.manifest
-        plan = _plan(manifest, archive, env) if manifest else None
-        return _status(archive, manifest, plan)
+        plan = plan_now(manifest, archive, env) if manifest else None
+        return status_of(archive, manifest, plan)
 
 
-def _plan(manifest: Path, archive: Archive, env: Mapping[str, str]) -> Plan:
-    """The plan that the last run would have now."""
+def plan_now(manifest: Path, archive: Archive, env: Mapping[str, str], hear: Hear = lambda *said: None) -> Plan:
+    """The plan that the last run would have now; `hear` hears of every job of the manifest."""
     flags, state = Flags(manifest, output=archive.root), archive.state
     if state:
         flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
     session = open_session(flags, env)
-    return plan_of(session, archive.records.standing)
+    return plan_of(session, archive.records.standing, hear)
 
 
-def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
+def status_of(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
+    """Where the folder stands by its own files and, where the manifest is known, by its plan."""
     root, state, fold, lives = archive.root, archive.state, archive.records.fold, archive.records.lives
     counts: Mapping[Outcome, int] = (
         {outcome: plan.settled(outcome) for outcome in Outcome} if plan else Counter(fold.counts())

@@ -1,0 +1,197 @@
+"""Small forms of pictures in `thumbs/`: made side by side, each once, what nobody needs any more swept away.
+
+A picture that is missing, damaged or too large is told of and never ends the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+from batchgen import images
+from batchgen.layout import THUMBS
+from batchgen.model import BadAnswer, Picture
+from batchgen.report import Thumb
+from batchgen.world import Files
+
+SIDE = 256
+MAX_PIXELS = 80_000_000
+MAX_BYTES = 256 << 20
+_QUALITY, _EFFORT = 78, 2
+_OURS = re.compile(r"[0-9a-f]{24}\.webp")
+_DRAFT = re.compile(r"[0-9a-f]{24}\.webp\.([0-9]{1,10})\.part")
+
+
+@dataclass
+class Thumbs:
+    """The folder of small pictures. `there` are those of earlier reports, `used` those that this one shows."""
+
+    files: Files
+    there: set[str]
+    used: set[str] = field(default_factory=set)
+    made: int = 0
+    problems: int = 0
+
+    def of(self, picture: Picture) -> Thumb:
+        """The small form of one picture, made if need be. May be called from several threads."""
+        try:
+            thumb = self._of(picture)
+        except _Unusable as error:
+            self.problems += 1
+            return Thumb(None, str(error))
+        self.used.add(thumb.name or "")
+        return thumb
+
+    def _of(self, picture: Picture) -> Thumb:
+        size = self._size(picture.file)
+        name = _name(picture.sha256)
+        if size == picture.size_bytes and name in self.there:
+            return Thumb(name)
+        data = self._read(picture.file, size)
+        digest = hashlib.sha256(data).hexdigest()
+        changed = None if digest == picture.sha256 else "not the picture that the log tells of"
+        name = _name(digest)
+        if name not in self.there:
+            self._write(name, shrink(data))
+        return Thumb(name, changed)
+
+    def _size(self, file: str) -> int:
+        try:
+            size = self.files.size_of(file)
+        except OSError as error:
+            raise _Unusable(f"cannot be looked at ({error.strerror})") from error
+        if size is None:
+            raise _Unusable("the picture is not in the folder")
+        if size < 0:
+            raise _Unusable("not a regular file")
+        return size
+
+    def _read(self, file: str, size: int) -> bytes:
+        if size > MAX_BYTES:
+            raise _Unusable("too large for a thumbnail")
+        try:
+            return self.files.read(file)
+        except OSError as error:
+            raise _Unusable(f"cannot be read ({error.strerror})") from error
+
+    def _write(self, name: str, data: bytes) -> None:
+        draft = f"{THUMBS}/{name}.{os.getpid()}.part"
+        try:
+            write_new(self.files, draft, [data])
+            self.files.rename(draft, f"{THUMBS}/{name}")
+        except FileExistsError:
+            return  # two pictures of the same bytes at the same moment: the other thread writes it
+        self.there.add(name)
+        self.made += 1
+
+    def sweep(self) -> int:
+        """Remove what no picture needs any more; how many there were. Files of other names are left alone."""
+        stale = [name for name in self.files.names(THUMBS) if _OURS.fullmatch(name) and name not in self.used]
+        for name in stale:
+            with contextlib.suppress(OSError):
+                self.files.remove(f"{THUMBS}/{name}")
+        return len(stale)
+
+
+class _Unusable(Exception):
+    """Why a picture has no small form, for people."""
+
+
+def open_thumbs(files: Files) -> Thumbs:
+    """The folder, made where it is missing. Raises OSError where something else is in its place."""
+    files.make_dir(THUMBS)
+    sweep_drafts(files, THUMBS, _DRAFT)
+    return Thumbs(files, {name for name in files.names(THUMBS) if files.size_of(f"{THUMBS}/{name}") != -1})
+
+
+def side_by_side(thumbs: Thumbs, batches: Iterable[tuple[Picture, ...]]) -> Iterator[list[Thumb]]:
+    """The small forms of each batch's pictures, in order. Pillow lets go of the interpreter while it works."""
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, "batchgen-thumbs") as pool:
+
+        def begin(pictures: tuple[Picture, ...]) -> list[Future[Thumb]]:
+            return [pool.submit(thumbs.of, picture) for picture in pictures]
+
+        pending = iter(batches)
+        waiting = [begin(pictures) for pictures in islice(pending, workers * 16)]
+        while waiting:
+            first = waiting.pop(0)
+            waiting += [begin(pictures) for pictures in islice(pending, 1)]
+            yield [made.result() for made in first]
+
+
+def shrink(data: bytes) -> bytes:
+    """A WebP of at most 256 pixels a side, without the picture's metadata. Raises _Unusable."""
+    try:
+        facts = images.check(data)
+    except BadAnswer as error:
+        raise _Unusable(str(error)) from error
+    if facts.width * facts.height > MAX_PIXELS:
+        raise _Unusable(f"too large for a thumbnail ({facts.width} x {facts.height})")
+    try:
+        return _shrunk(data)
+    except Exception as error:  # whatever a decoder makes of damaged bytes, the page is made without this picture
+        raise _Unusable(f"cannot be decoded ({type(error).__name__})") from error
+
+
+def _shrunk(data: bytes) -> bytes:
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as picture:
+        picture.draft("RGB", (SIDE * 2, SIDE * 2))
+        turned = ImageOps.exif_transpose(picture)
+        clear = turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info
+        small = turned.convert("RGBA" if clear else "RGB")
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        out = io.BytesIO()
+        small.save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
+        return out.getvalue()
+
+
+def write_new(files: Files, path: str, pieces: Iterable[bytes], *, durable: bool = False) -> int:
+    """A new file of these bytes; their number. What was begun is removed where it cannot be finished."""
+    handle, size = files.create(path), 0
+    try:
+        try:
+            for piece in pieces:
+                files.write(handle, piece)
+                size += len(piece)
+            if durable:
+                files.sync(handle)
+        finally:
+            files.close(handle)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.remove(path)
+        raise
+    return size
+
+
+def sweep_drafts(files: Files, folder: str, pattern: re.Pattern[str]) -> None:
+    """Remove what killed reports left: `pattern` is of their drafts, its group the process that wrote them."""
+    for name in files.names(folder):
+        found = pattern.fullmatch(name)
+        if found and (int(found[1]) == os.getpid() or not _lives(int(found[1]))):
+            with contextlib.suppress(OSError):
+                files.remove(f"{folder}/{name}" if folder != "." else name)
+
+
+def _name(sha256: str) -> str:
+    return f"{sha256[:24]}.webp"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
