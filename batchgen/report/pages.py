@@ -26,7 +26,7 @@ TIMELINES = 6
 _FEW = 3
 _SCRIPTS = ("data.js", "state.js", "tiles.js", "grid.js", "dialog.js", "main.js")
 _POLICY = (
-    "default-src 'none'; img-src 'self' file: data:; style-src '{style}'; script-src '{script}';"
+    "default-src 'none'; img-src 'self' data:; style-src '{style}'; script-src '{script}';"
     " base-uri 'none'; form-action 'none'"
 )
 

@@ -21,6 +21,7 @@ BILLED = ("no", "maybe", "yes")
 STATES = {Standing.CHANGED: "changed", Standing.MISSING: "missing", Standing.SUPERSEDED: "superseded"}
 """What may be said of an entry beside its outcome, by where its job stands."""
 ORPHAN = "orphan"
+_LARGEST = 2**53
 _ALONE = ("prompt", "seed", "image", "mask")
 
 
@@ -32,7 +33,7 @@ class _Table:
     _numbers: dict[bytes, int] = field(default_factory=dict)
 
     def number(self, value: Any) -> int:
-        encoded = msgspec.json.encode(value)
+        encoded = msgspec.json.encode(_exact(value))
         number = self._numbers.setdefault(encoded, len(self.values))
         if number == len(self.values):
             self.values.append(encoded)
@@ -69,7 +70,7 @@ class Rows:
             "r": self._number("runs", entry.run),
             "q": self._number("requests", rest) if rest else None,
             "p": asked.get("prompt"),
-            "w": {name: asked[name] for name in _ALONE[1:] if name in asked} or None,
+            "w": {name: _exact(asked[name]) for name in _ALONE[1:] if name in asked} or None,
             "e": self._number("metas", entry.meta) if entry.meta else None,
             "a": self._number("axes", entry.axes) if entry.axes else None,
             "t": _milliseconds(entry.finished_at),
@@ -107,6 +108,15 @@ class Rows:
         for start in range(0, len(self.rows), 500):
             yield _safe((b",\n" if start else b"") + b",\n".join(self.rows[start : start + 500]))
         yield "]}"
+
+
+def _exact(value: Any) -> Any:
+    """`value` with whole numbers that a script would round as `{"$int": digits}`."""
+    if isinstance(value, dict):
+        return {name: _exact(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_exact(inner) for inner in value]
+    return {"$int": str(value)} if type(value) is int and abs(value) > _LARGEST else value
 
 
 def _safe(data: bytes) -> str:

@@ -86,7 +86,7 @@ def _facts(scene: Scene, numbers: Numbers) -> Iterator[Fact]:
         yield Fact("Missing", f"{without + (stand.pending or 0):,}", ", ".join(said))
     if stand.cost_usd is not None:
         maybe = f"and {dollars(stand.exposure_usd)} may have been paid without a picture" if stand.exposure_usd else ""
-        yield Fact("Cost", dollars(stand.cost_usd), maybe or f"in {counted(stand.requests, 'request')}")
+        yield Fact("Cost", dollars(stand.cost_usd), maybe or f"in {stand.requests:,} requests")
     else:
         yield Fact("Requests", f"{stand.requests:,}", "no prices are known")
     if runs:
@@ -104,7 +104,7 @@ def _last_run(scene: Scene, last: RunNumbers) -> Fact:
     told = scene.summary if scene.summary and scene.summary.run == last.run else None
     wall_s = told.wall_s if told else last.wall_s
     rate = f", {len(last.finished_s) / wall_s * 60:.0f} a minute" if wall_s >= 1 and last.done else ""
-    return Fact("Last run", duration(wall_s), f"{counted(last.done, 'job')} done{rate}, {moment(iso_of(last))}")
+    return Fact("Last run", duration(wall_s), f"{last.done:,} done{rate}; {moment(iso_of(last))}")
 
 
 def iso_of(run: RunNumbers) -> str:

@@ -3,26 +3,35 @@
 const ROWS_AT_ONCE = 30;
 const IN_A_CELL = 4;
 
-// What may be a row or a column: axes first, then model, prompt and meta that vary.
+// What may be a row or a column: axes first, then model, the manifest's row and prompt where several jobs share one,
+// then meta.
 function gridNames() {
-  const varies = (name) => dimensions.get(name).values.size > 1;
-  const few = (name) => dimensions.get(name).values.size <= MANY;
-  const axes = [...dimensions.keys()].filter((name) => name.startsWith("axis.") && varies(name));
-  const meta = [...dimensions.keys()].filter((name) => name.startsWith("meta.") && varies(name) && few(name));
-  return [...axes, ...(varies("model") ? ["model"] : []), "prompt", ...meta];
+  const several = (name) => dimensions.get(name).values.size > 1;
+  const shared = (name) => several(name) && dimensions.get(name).values.size < jobs.length;
+  const known = [...dimensions.keys()];
+  const axes = known.filter((name) => name.startsWith("axis.") && several(name));
+  const meta = known.filter((name) => name.startsWith("meta.") && several(name) && dimensions.get(name).values.size <= MANY);
+  return [...axes, ...(several("model") ? ["model"] : []), ...["row", "prompt"].filter(shared), ...meta];
 }
-
-const hasGrid = () => [...dimensions.keys()].some((name) => name.startsWith("axis.")) || dimensions.get("model")?.values.size > 1;
 
 function gridSides() {
   const names = gridNames();
+  const usual = names.filter((name) => name !== "axis.repeat");
   const given = (side) => (names.includes(view.get(side)) ? view.get(side) : null);
-  const columns = given("columns") || names.find((name) => name !== given("rows") && name !== "axis.repeat" && dimensions.has(name)) || names[0];
-  const rest = names.filter((name) => name !== columns);
-  const axes = rest.filter((name) => name.startsWith("axis.") && name !== "axis.repeat");
-  const rows = given("rows") && given("rows") !== columns ? given("rows") : axes[0] || (rest.includes("prompt") ? "prompt" : rest[0]);
+  const [first, second] = isMatrix(2) || usual.length < 2 ? usual : [usual.find((name) => ["row", "prompt"].includes(name)) ?? usual[1], usual[0]];
+  const rows = given("rows") ?? (first === given("columns") ? second : first);
+  const columns = given("columns") ?? (second === rows ? names.find((name) => name !== rows) : second);
   return { names, rows, columns };
 }
+
+// Whether most jobs come of a matrix of so many axes.
+function isMatrix(least) {
+  const many = jobs.filter((job) => Object.keys(job.axes).filter((name) => name !== "repeat").length >= least);
+  return jobs.length > 0 && many.length * 2 >= jobs.length;
+}
+
+const hasGrid = () => gridNames().length > 1 && (isMatrix(1) || dimensions.get("model").values.size > 1 || view.get("view") === "grid");
+const asGrid = () => hasGrid() && (view.has("view") ? view.get("view") === "grid" : isMatrix(2));
 
 const labelOf = (name) => (dimensions.has(name) ? dimensions.get(name).label : name);
 
@@ -42,8 +51,9 @@ class Grid {
       if (!line.has(column)) line.set(column, []);
       line.get(column).push(place);
     });
-    this.columns = (columns === "prompt" ? [...columnValues] : valuesInOrder(columns)).filter((v) => columnValues.has(v));
-    this.rows = rows === "prompt" ? [...this.cells.keys()] : valuesInOrder(rows).filter((v) => this.cells.has(v));
+    if (!view.has("sort")) this.sortCells();
+    this.columns = valuesInOrder(columns).filter((v) => columnValues.has(v));
+    this.rows = valuesInOrder(rows).filter((v) => this.cells.has(v));
     this.counted = [...this.cells.values()].reduce((sum, line) => sum + [...line.values()].reduce((n, c) => n + c.length, 0), 0);
     this.body = el("tbody");
     const head = el("tr", {}, el("td", { class: "corner" }, `${labelOf(rows)} ↓  ${labelOf(columns)} →`), ...this.columns.map((v) => el("th", { scope: "col" }, v)));
@@ -51,11 +61,21 @@ class Grid {
     this.drawn = 0;
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.draw(), { rootMargin: "800px" }).observe(this.end);
   }
+  // A row of the manifest is known by its prompt; where it has several, by the first.
+  label(value, line) { return this.rowName === "row" ? this.jobs[line.values().next().value[0]].prompt : value; }
+  // What shares a cell stands in the order of the other axes.
+  sortCells() {
+    const others = [...dimensions.keys()].filter((name) => name.startsWith("axis.") && name !== this.rowName && name !== this.columnName);
+    const ranks = others.map((name) => [name, new Map(valuesInOrder(name).map((value, n) => [value, n]))]);
+    const rank = (place) => ranks.map(([name, order]) => order.get(valueOf(this.jobs[place], name)) ?? -1);
+    const compare = (a, b) => { for (const [n, one] of rank(a).entries()) { const d = one - rank(b)[n]; if (d) return d; } return a - b; };
+    for (const line of this.cells.values()) for (const places of line.values()) if (places.length > 1) places.sort(compare);
+  }
   layout() { if (!this.drawn) this.draw(); }
   draw() {
     for (const value of this.rows.slice(this.drawn, this.drawn + ROWS_AT_ONCE)) {
       const line = this.cells.get(value);
-      this.body.append(el("tr", {}, el("th", { scope: "row" }, el("span", {}, value)), ...this.columns.map((column) => this.cell(line.get(column) || []))));
+      this.body.append(el("tr", {}, el("th", { scope: "row" }, el("span", {}, this.label(value, line))), ...this.columns.map((column) => this.cell(line.get(column) || []))));
     }
     this.drawn = Math.min(this.rows.length, this.drawn + ROWS_AT_ONCE);
   }

@@ -1,7 +1,7 @@
 // The tools above the gallery, and what is shown when they change.
 
 let shown = null;
-const FILTERS_SHOWN = 4;
+const FILTERS_SHOWN = 3;
 const place = (id) => document.getElementById(id);
 
 function choice(label, options, current, change) {
@@ -28,16 +28,16 @@ function tools() {
     clearTimeout(waiting);
     waiting = setTimeout(() => change({ q: search.value.trim() }, false), 120);
   });
-  const filters = [...dimensions.values()].filter(({ name, values }) => (values.size > 1 || view.has(name)) && values.size <= MANY);
+  const filters = [...dimensions.values()].filter(({ name, values }) => (values.size > 1 || view.has(name)) && values.size <= MANY && !["row", "prompt"].includes(name));
   filters.sort((a, b) => rank(a) - rank(b));
   const wanted = outcomes();
   const usual = filters.slice(0, FILTERS_SHOWN), others = filters.slice(FILTERS_SHOWN);
   const rest = others.length ? el("details", { class: "others", open: others.some(({ name }) => view.has(name)) }, el("summary", {}, "More filters"), el("div", { class: "row" }, ...others.map(({ name }) => filterOf(name)))) : null;
   const parts = [
     el("label", { class: "search" }, el("span", {}, "Search"), search),
-    wanted && choice("outcome", wanted, view.get("outcome") || "", (value) => change({ outcome: value })),
+    wanted && choice("Outcome", wanted, view.get("outcome") || "", (value) => change({ outcome: value })),
     ...usual.map(({ name }) => filterOf(name)),
-    choice("order", Object.entries(SORTS).map(([name, [said]]) => [name, said]), view.get("sort") || "log", (value) => change({ sort: value === "log" ? "" : value })),
+    choice("Order", Object.entries(SORTS).map(([name, [said]]) => [name, said]), view.get("sort") || "log", (value) => change({ sort: value === "log" ? "" : value })),
     ...(hasGrid() ? gridTools() : []),
   ];
   place("tools").replaceChildren(el("div", { class: "row" }, ...parts.filter(Boolean)), ...(rest ? [rest] : []));
@@ -47,16 +47,16 @@ function tools() {
 const rank = ({ name }) => (name === "model" ? 0 : name.startsWith("axis.") ? 1 : name.startsWith("meta.") ? 2 : 3);
 
 function gridTools() {
-  const isGrid = view.get("view") === "grid";
+  const isGrid = asGrid();
   const button = (said, value) => el("button", { type: "button", "aria-pressed": String(isGrid === (value === "grid")), onclick: () => change({ view: value }) }, said);
-  const kind = el("div", { class: "kind", role: "group", "aria-label": "View" }, button("Tiles", ""), button("Grid", "grid"));
+  const kind = el("div", { class: "kind", role: "group", "aria-label": "View" }, button("Tiles", "tiles"), button("Grid", "grid"));
   if (!isGrid) return [kind];
   const { names, rows, columns } = gridSides();
   const options = names.map((name) => [name, labelOf(name)]);
   return [
     kind,
-    choice("rows", options, rows, (value) => change(value === columns ? { rows: columns, columns: rows } : { rows: value, columns })),
-    choice("columns", options, columns, (value) => change(value === rows ? { rows: columns, columns: rows } : { rows, columns: value })),
+    choice("Rows", options, rows, (value) => change(value === columns ? { rows: columns, columns: rows } : { rows: value, columns })),
+    choice("Columns", options, columns, (value) => change(value === rows ? { rows: columns, columns: rows } : { rows, columns: value })),
   ];
 }
 
@@ -68,7 +68,7 @@ function change(changes, redraw = true) {
 
 function show() {
   const found = selected();
-  const isGrid = view.get("view") === "grid" && hasGrid();
+  const isGrid = asGrid();
   shown = isGrid ? new Grid(found) : new Gallery(found, view.has("all"));
   place("view").replaceChildren(shown.box);
   shown.layout();
@@ -80,7 +80,7 @@ function tell(found, isGrid) {
   const outside = isGrid && shown.counted < found.length ? `, ${number(found.length - shown.counted)} of them not in this grid` : "";
   const all = found.length === jobs.length ? `${number(jobs.length)} jobs` : `${number(found.length)} of ${number(jobs.length)} jobs${group}`;
   const filtered = [...view.params.keys()].some((name) => !["view", "sort", "all", "open", "rows", "columns"].includes(name));
-  const clear = filtered ? el("button", { type: "button", class: "link", onclick: () => { view.params = new URLSearchParams(view.get("view") === "grid" ? { view: "grid" } : {}); change({}); } }, "Show all") : "";
+  const clear = filtered ? el("button", { type: "button", class: "link", onclick: () => { view.params = new URLSearchParams(view.has("view") ? { view: view.get("view") } : {}); change({}); } }, "Show all") : "";
   place("count").replaceChildren(jobs.length ? all + outside : "Nothing is finished yet.", " ", clear);
   const button = (said, value) => el("button", { type: "button", class: "all", onclick: () => { change({ all: value }, false); if (!value) place("gallery").scrollIntoView(); } }, said);
   const hidden = !isGrid && found.length > shown.visible;
@@ -101,14 +101,17 @@ function restore() {
 
 let drawing = false;
 addEventListener("scroll", () => {
-  if (drawing || !shown?.draw || shown instanceof Grid) return;
+  if (drawing || !(shown instanceof Gallery)) return;
   drawing = true;
   requestAnimationFrame(() => { drawing = false; shown.draw(); });
 }, { passive: true });
 
 let width = document.documentElement.clientWidth;
 addEventListener("resize", () => {
-  if (document.documentElement.clientWidth === width) return;
+  if (document.documentElement.clientWidth === width) {
+    if (shown instanceof Gallery) shown.draw();
+    return;
+  }
   width = document.documentElement.clientWidth;
   shown.layout();
   tell(shown.jobs, shown instanceof Grid);

@@ -11,7 +11,7 @@ const SORTS = {
   shortest: ["shortest duration first", (a, b) => a.total - b.total],
 };
 
-// Everything that jobs can be told apart by: model, run, axes and meta, each with its values and how many jobs have them.
+// Everything that jobs can be told apart by, each with its values and how many jobs have them.
 const MANY = 400;
 const dimensions = findDimensions();
 
@@ -23,8 +23,10 @@ function findDimensions() {
     values.set(value, (values.get(value) || 0) + 1);
   };
   for (const job of jobs) {
-    note("model", "model", job.model);
-    note("run", "run", job.run);
+    note("model", "Model", job.model);
+    note("run", "Run", job.run);
+    note("row", "Manifest's row", valueOf(job, "row"));
+    note("prompt", "Prompt", job.prompt);
     for (const key in job.axes) note(`axis.${key}`, key, plain(job.axes[key]));
     for (const key in job.meta) note(`meta.${key}`, key, plain(job.meta[key]));
   }
@@ -32,8 +34,8 @@ function findDimensions() {
 }
 
 function valueOf(job, name) {
-  if (name === "prompt") return job.prompt;
-  if (name === "model" || name === "run") return job[name];
+  if (name === "row") return `${from("files", job.row.d)}:${job.row.l}`;
+  if (name === "model" || name === "run" || name === "prompt") return job[name];
   const holder = name.startsWith("axis.") ? job.axes : job.meta;
   const key = name.slice(5);
   return Object.hasOwn(holder, key) ? plain(holder[key]) : undefined;

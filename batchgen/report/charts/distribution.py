@@ -12,7 +12,7 @@ from batchgen.summary import percentile
 from batchgen.text import counted
 
 MODELS_DRAWN = 8
-_ROW, _BARS, _LEFT, _RIGHT, _FOOT = 104.0, 52.0, 4.0, 6.0, 24.0
+_ROW, _BARS, _LEFT, _RIGHT, _FOOT, _LABEL = 116.0, 60.0, 4.0, 6.0, 24.0, 66.0
 _MARKS = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 
 
@@ -61,7 +61,7 @@ def _histogram(model: str, ordered: Sequence[float], scale: Scale, top: float, r
     heights = bins(list(ordered), 0.0, step, count)
     base, width = top + _ROW - 8, (scale.end - scale.start) / count
     tall = Scale(0, max(heights), 0, _BARS)
-    parts = [text(_LEFT, top + 16, model, "label", "start")]
+    parts = [text(_LEFT, top + 9, model, "label", "start")]
     for n, height in enumerate(heights):
         if height:
             till = (
@@ -76,14 +76,17 @@ def _histogram(model: str, ordered: Sequence[float], scale: Scale, top: float, r
 
 def _percentiles(ordered: Sequence[float], scale: Scale, top: float, base: float) -> list[Markup]:
     parts: list[Markup] = []
-    taken = -100.0
+    free, high = -100.0, False
     for n, (name, part) in enumerate(_MARKS):
         value = percentile(ordered, part)
         x = scale(value)
-        parts.append(line(x, top + 36, x, base, f"mark m{n}"))
-        said, anchor = f"{name} {value:.2f}", "start" if x < scale.end - 62 else "end"
-        left = x if anchor == "start" else x - 58
-        if left >= taken:  # labels that would lie upon each other are left to the table
-            parts.append(text(x + (3 if anchor == "start" else -3), top + 34, said, "mark-label", anchor))
-            taken = left + 62
+        start = x < scale.end - _LABEL
+        left = x if start else x - _LABEL
+        high = left < free and not high  # a label that would lie upon the last one goes above it
+        y = top + (22 if high else 34)
+        parts.append(line(x, y + 2, x, base, f"mark m{n}"))
+        parts.append(
+            text(x + (3 if start else -3), y, f"{name} {value:.2f} s", "mark-label", "start" if start else "end")
+        )
+        free = left + _LABEL
     return parts

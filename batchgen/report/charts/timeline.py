@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -44,8 +44,18 @@ def timeline(run: RunNumbers, pace: Sequence[PaceNote]) -> Chart | None:
         wide,
         narrow,
         _table(span, notes),
-        (("c0", "pictures"), ("bad", "failed attempts"), ("pause", "pause"), ("limit", "requests at once, at most")),
+        tuple(_legend(run, notes)),
     )
+
+
+def _legend(run: RunNumbers, notes: Sequence[PaceNote]) -> Iterator[tuple[str, str]]:
+    yield "c0", "pictures"
+    if run.failed_s:
+        yield "bad", "failed attempts"
+    if _pauses(notes):
+        yield "pause", "pause"
+    if any(note.concurrency is not None for note in notes):
+        yield "limit", "requests at once, at most"
 
 
 def _span(run: RunNumbers, most: int) -> _Span:
@@ -133,7 +143,9 @@ def _pauses(notes: Sequence[PaceNote]) -> int:
 
 
 def _interval_words(step_s: float) -> str:
-    return {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}.get(step_s) or duration(step_s)
+    return {1.0: "second", 60.0: "minute", 3600.0: "hour", 86400.0: "day"}.get(step_s) or (
+        f"{step_s:.0f} s" if step_s < 60 else f"{step_s / 60:.0f} min" if step_s < 3600 else f"{step_s / 3600:.0f} h"
+    )
 
 
 def _table(span: _Span, notes: Sequence[PaceNote]) -> Table:
