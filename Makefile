@@ -6,7 +6,7 @@ MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 SEEDS ?= 0 5000
 
-.PHONY: help run test soak nights endurance bench mutants format clean
+.PHONY: help run test browser soak nights endurance bench mutants format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -21,6 +21,9 @@ test: $(VENV)/installed-dev ## what CI runs: style, types, import contract, test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+browser: ## chromium for the tests of the report's page, from Debian's packages (as root); without it they are skipped
+	sh tests/browser.sh
 
 soak: $(VENV)/installed-dev ## the long form of crash tests and properties: all file operations, hundreds of kills, new examples
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q

@@ -35,6 +35,7 @@ class Report:
     tally: Tally = field(default_factory=Tally)
     listed: list[Listed] = field(default_factory=list)
     broken: int = 0
+    edited: int = 0
     _groups: dict[int, int] = field(default_factory=dict)
     _earlier: dict[int, list[Entry]] = field(default_factory=dict)
 
@@ -56,7 +57,8 @@ class Report:
             group = self._group(self.tally.without_picture(entry))
         earlier = self._attempts_before(entry)
         self.rows.add(entry, thumbs, state=state, group=group, earlier=earlier)
-        self.broken += sum(thumb.problem is not None for thumb in thumbs)
+        self.broken += sum(thumb.name is None for thumb in thumbs)
+        self.edited += sum(thumb.name is not None and thumb.problem is not None for thumb in thumbs)
         if len(self.listed) < LISTED:
             whole = entry.images and thumbs[0].name
             self.listed.append(Listed(entry.job, entry.outcome.value, entry.images[0].file if whole else None))

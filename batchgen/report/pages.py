@@ -19,7 +19,7 @@ from batchgen.report.gathering import Report
 from batchgen.report.numbers import Numbers, RunNumbers
 from batchgen.report.verdict import dollars, iso_of, moment, verdict
 from batchgen.summary import FailureGroup, percentile
-from batchgen.text import duration
+from batchgen.text import counted, duration
 
 RUNS_LISTED = 40
 TIMELINES = 6
@@ -96,7 +96,9 @@ def _beside(report: Report) -> dict[str, Any]:
 def _notices(report: Report) -> list[str]:
     found = [*report.scene.notices, *(report.scene.summary.notices if report.scene.summary else ())]
     if report.broken:
-        found.append(f"{report.broken} pictures cannot be shown; their places in the gallery say why")
+        found.append(f"{counted(report.broken, 'picture')} cannot be shown; its place in the gallery says why")
+    if report.edited:
+        found.append(f"{counted(report.edited, 'file')} changed since the log told of it")
     return found
 
 

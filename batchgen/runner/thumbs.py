@@ -43,7 +43,7 @@ class Thumbs:
         """The small form of one picture, made if need be. May be called from several threads."""
         try:
             thumb = self._of(picture)
-        except _Unusable as error:
+        except Unusable as error:
             self.problems += 1
             return Thumb(None, str(error))
         self.used.add(thumb.name or "")
@@ -66,20 +66,20 @@ class Thumbs:
         try:
             size = self.files.size_of(file)
         except OSError as error:
-            raise _Unusable(f"cannot be looked at ({error.strerror})") from error
+            raise Unusable(f"cannot be looked at ({error.strerror})") from error
         if size is None:
-            raise _Unusable("the picture is not in the folder")
+            raise Unusable("the picture is not in the folder")
         if size < 0:
-            raise _Unusable("not a regular file")
+            raise Unusable("not a regular file")
         return size
 
     def _read(self, file: str, size: int) -> bytes:
         if size > MAX_BYTES:
-            raise _Unusable("too large for a thumbnail")
+            raise Unusable("too large for a thumbnail")
         try:
             return self.files.read(file)
         except OSError as error:
-            raise _Unusable(f"cannot be read ({error.strerror})") from error
+            raise Unusable(f"cannot be read ({error.strerror})") from error
 
     def _write(self, name: str, data: bytes) -> None:
         draft = f"{THUMBS}/{name}.{os.getpid()}.part"
@@ -100,7 +100,7 @@ class Thumbs:
         return len(stale)
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """Why a picture has no small form, for people."""
 
 
@@ -128,17 +128,17 @@ def side_by_side(thumbs: Thumbs, batches: Iterable[tuple[Picture, ...]]) -> Iter
 
 
 def shrink(data: bytes) -> bytes:
-    """A WebP of at most 256 pixels a side, without the picture's metadata. Raises _Unusable."""
+    """A WebP of at most 256 pixels a side, without the picture's metadata. Raises Unusable."""
     try:
         facts = images.check(data)
     except BadAnswer as error:
-        raise _Unusable(str(error)) from error
+        raise Unusable(str(error)) from error
     if facts.width * facts.height > MAX_PIXELS:
-        raise _Unusable(f"too large for a thumbnail ({facts.width} x {facts.height})")
+        raise Unusable(f"too large for a thumbnail ({facts.width} x {facts.height})")
     try:
         return _shrunk(data)
     except Exception as error:  # whatever a decoder makes of damaged bytes, the page is made without this picture
-        raise _Unusable(f"cannot be decoded ({type(error).__name__})") from error
+        raise Unusable(f"cannot be decoded ({type(error).__name__})") from error
 
 
 def _shrunk(data: bytes) -> bytes:

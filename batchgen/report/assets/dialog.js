@@ -43,9 +43,13 @@ const dialog = {
     const job = shown.jobs[place];
     if (!job) return;
     this.place = place;
+    // The arrows go on working: what had the focus has it again in what takes its place.
+    const focused = [".prev", ".next"].find((name) => document.activeElement?.matches(`dialog ${name}`)) ?? ".close";
     this.fill(job);
     view.set({ open: job.id });
     if (!this.box.open) this.box.showModal();
+    const again = this.box.querySelector(focused);
+    (again.disabled ? this.box.querySelector(".close") : again).focus();
     this.box.querySelector(".side").scrollTop = 0;
   },
   step(by) {
@@ -88,7 +92,7 @@ const dialog = {
       if (!picture.thumb) return el("figure", {}, el("div", { class: "instead" }, picture.problem || "no picture"), el("figcaption", {}, `${picture.path}, ${about}`));
       const image = el("img", { src: picture.full, alt: job.prompt, width: picture.width, height: picture.height });
       image.addEventListener("error", () => image.replaceWith(instead("this picture cannot be shown")), { once: true });
-      return el("figure", {}, el("a", { href: picture.full, target: "_blank", rel: "noopener" }, image), el("figcaption", {}, `${picture.path}, ${about}`));
+      return el("figure", {}, el("a", { href: picture.full, target: "_blank", rel: "noopener" }, image), el("figcaption", {}, `${picture.path}, ${about}${picture.problem ? `; ${picture.problem}` : ""}`));
     });
   },
 };
