@@ -1,6 +1,6 @@
 """The page in a real browser: what it shows, that nothing of the users' runs, and how long it takes to open.
 
-Needs Debian's `chromium` and `chromium-driver`, which `make browser` installs where it can.
+Needs Debian's `chromium` and `chromium-driver`, which `make test` installs where it can.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="the browser tests 
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not (CHROMIUM and DRIVER) and os.environ.get("CI") != "true":
-    pytest.skip("the browser tests need chromium and chromium-driver (make browser)", allow_module_level=True)
+    pytest.skip("Debian's chromium and chromium-driver are not here", allow_module_level=True)
 
 EVIL = """</script><script>alert(1)</script><img src=x onerror="alert(2)">'"& {{7*7}} </style>"""
 FLAGS = (

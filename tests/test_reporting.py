@@ -24,7 +24,7 @@ from batchgen import files, images
 from batchgen.cli import main
 from batchgen.folder import exclusive, read_pace
 from batchgen.joblog import PaceNote
-from batchgen.layout import PACE
+from batchgen.layout import PACE, superseded
 from batchgen.model import Failure, Outcome, StorageError, UsageError
 from batchgen.runner import reporting, thumbs
 from batchgen.runner.reporting import Reported
@@ -129,6 +129,18 @@ def test_thumbnails_are_given_in_the_order_of_their_pictures(root: Path) -> None
             assert found.width == 8 + n
 
 
+def test_a_picture_in_superseded_is_shown_from_there(root: Path) -> None:
+    """A job that was changed and changed back has its picture, and its page knows where."""
+    one = made(root, "fox/a")
+    write_folder(root, [one])
+    away = root / superseded("images/fox/a.png", one.fingerprint, one.images[0].sha256)
+    away.parent.mkdir(parents=True)
+    (root / "images/fox/a.png").rename(away)
+    for _ in range(2):  # made, and found there
+        assert report(root).problems == 0
+        assert data_of(page(root))["jobs"][0]["g"][0][0] == f"/{away.relative_to(root)}"
+
+
 # Broken pictures
 
 
@@ -171,7 +183,10 @@ def test_a_picture_that_was_edited_is_shown_as_it_is_and_says_so(root: Path) -> 
     assert len(small(root)) == 1
 
 
-@pytest.mark.parametrize("file", ["../../secret.png", "/etc/hostname", "images/../../secret.png", "images/away/x.png"])
+OUTSIDE = ["../../secret.png", "/etc/hostname", "images/../../secret.png", "images/away/x.png", "images/\0.png"]
+
+
+@pytest.mark.parametrize("file", OUTSIDE)
 def test_no_picture_is_looked_for_outside_the_folder(root: Path, file: str) -> None:
     """Neither a path in the log nor a linked folder leads elsewhere."""
     away = root.parent / "away"

@@ -38,10 +38,14 @@ class Stand(msgspec.Struct, frozen=True):
 
 
 class Thumb(msgspec.Struct, frozen=True):
-    """What became of one picture: the name of its small form in `thumbs/`, or why there is none."""
+    """What became of one picture: the name of its small form in `thumbs/`, or why there is none.
+
+    `file` is where the picture lies now, where that is known: it may be in `superseded/`.
+    """
 
     name: str | None
     problem: str | None = None
+    file: str | None = None
 
 
 class Scene(msgspec.Struct, frozen=True):

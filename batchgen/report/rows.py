@@ -88,8 +88,9 @@ class Rows:
         self.rows.append(msgspec.json.encode({name: value for name, value in row.items() if value is not None}))
 
     def _picture(self, job: str, picture: Picture, thumb: Thumb) -> list[Any]:
-        suffix = picture.file.removeprefix(f"{IMAGES}/{job}")
-        file = suffix if suffix != picture.file and suffix[:1] in (".", "~") else f"/{picture.file}"
+        place = thumb.file or picture.file
+        suffix = place.removeprefix(f"{IMAGES}/{job}")
+        file = suffix if suffix != place and suffix[:1] in (".", "~") else f"/{place}"
         told = [file, thumb.name or 0, picture.width, picture.height, picture.size_bytes, picture.inference_s]
         return [*told, self._number("problems", thumb.problem)] if thumb.problem else told
 

@@ -28,7 +28,7 @@ from batchgen.report.numbers import Numbers
 from batchgen.runner.archive import Archive, open_archive
 from batchgen.runner.look import Status, plan_now, status_of
 from batchgen.runner.session import default_output
-from batchgen.runner.thumbs import Thumbs, open_thumbs, side_by_side, sweep_drafts, write_new
+from batchgen.runner.thumbs import Thumbs, Wanted, open_thumbs, side_by_side, sweep_drafts, write_new
 from batchgen.sources import open_manifest
 from batchgen.summary import Summary
 from batchgen.world import Clock, Files
@@ -109,16 +109,23 @@ def _shown(archive: Archive, thumbs: Thumbs) -> Iterator[tuple[Entry, list[Thumb
     """The entry that holds for each job, with the small forms of its pictures, which are made ahead of it."""
     ahead: deque[Entry] = deque()
 
-    def pictures() -> Iterator[tuple[Picture, ...]]:
+    def pictures() -> Iterator[list[Wanted]]:
         for entry in archive.entries():
             ahead.append(entry)
-            yield entry.images
+            yield [Wanted(picture, _place(archive, entry, picture)) for picture in entry.images]
 
     with warnings.catch_warnings():
         # What a decoder only warns of is shown as well as it goes.
         warnings.simplefilter("ignore")
         for small in side_by_side(thumbs, pictures()):
             yield ahead.popleft(), small
+
+
+def _place(archive: Archive, entry: Entry, picture: Picture) -> str | None:
+    try:
+        return archive.place_of(entry, picture)
+    except (OSError, ValueError):  # a path that can be no file's; what is wrong with it is told when it is read
+        return None
 
 
 def _write(files: Files, page: Iterator[str]) -> int:

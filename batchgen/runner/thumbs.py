@@ -10,10 +10,12 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from batchgen import images
 from batchgen.layout import THUMBS
@@ -29,6 +31,13 @@ _OURS = re.compile(r"[0-9a-f]{24}\.webp")
 _DRAFT = re.compile(r"[0-9a-f]{24}\.webp\.([0-9]{1,10})\.part")
 
 
+class Wanted(NamedTuple):
+    """A picture of the log, and where it lies now; None where no file of its size is."""
+
+    picture: Picture
+    place: str | None
+
+
 @dataclass
 class Thumbs:
     """The folder of small pictures. `there` are those of earlier reports, `used` those that this one shows."""
@@ -39,47 +48,47 @@ class Thumbs:
     made: int = 0
     problems: int = 0
 
-    def of(self, picture: Picture) -> Thumb:
+    def known(self, wanted: Wanted) -> Thumb | None:
+        """The small form of one picture, where an earlier report has made it and the picture is in its place."""
+        name = _name(wanted.picture.sha256)
+        if wanted.place is None or name not in self.there or not _is_inside(wanted.place):
+            return None
+        self.used.add(name)
+        return Thumb(name, file=wanted.place)
+
+    def of(self, wanted: Wanted) -> Thumb:
         """The small form of one picture, made if need be. May be called from several threads."""
         try:
-            thumb = self._of(picture)
+            return self._of(wanted)
         except Unusable as error:
             self.problems += 1
             return Thumb(None, str(error))
-        self.used.add(thumb.name or "")
-        return thumb
 
-    def _of(self, picture: Picture) -> Thumb:
-        size = self._size(picture.file)
-        name = _name(picture.sha256)
-        if size == picture.size_bytes and name in self.there:
-            return Thumb(name)
-        data = self._read(picture.file, size)
+    def _of(self, wanted: Wanted) -> Thumb:
+        file = wanted.place or wanted.picture.file
+        data = self._read(file)
         digest = hashlib.sha256(data).hexdigest()
-        changed = None if digest == picture.sha256 else "not the picture that the log tells of"
+        changed = None if digest == wanted.picture.sha256 else "not the picture that the log tells of"
         name = _name(digest)
         if name not in self.there:
             self._write(name, shrink(data))
-        return Thumb(name, changed)
+        self.used.add(name)
+        return Thumb(name, changed, file)
 
-    def _size(self, file: str) -> int:
+    def _read(self, file: str) -> bytes:
+        if not _is_inside(file):
+            raise Unusable("its path in the log leads out of the folder")
         try:
             size = self.files.size_of(file)
-        except OSError as error:
-            raise Unusable(f"cannot be looked at ({error.strerror})") from error
-        if size is None:
-            raise Unusable("the picture is not in the folder")
-        if size < 0:
-            raise Unusable("not a regular file")
-        return size
-
-    def _read(self, file: str, size: int) -> bytes:
-        if size > MAX_BYTES:
-            raise Unusable("too large for a thumbnail")
-        try:
+            if size is None:
+                raise Unusable("the picture is not in the folder")
+            if size < 0:
+                raise Unusable("not a regular file")
+            if size > MAX_BYTES:
+                raise Unusable("too large for a thumbnail")
             return self.files.read(file)
-        except OSError as error:
-            raise Unusable(f"cannot be read ({error.strerror})") from error
+        except (OSError, ValueError) as error:
+            raise Unusable(f"cannot be read ({getattr(error, 'strerror', error)})") from error
 
     def _write(self, name: str, data: bytes) -> None:
         draft = f"{THUMBS}/{name}.{os.getpid()}.part"
@@ -111,20 +120,20 @@ def open_thumbs(files: Files) -> Thumbs:
     return Thumbs(files, {name for name in files.names(THUMBS) if files.size_of(f"{THUMBS}/{name}") != -1})
 
 
-def side_by_side(thumbs: Thumbs, batches: Iterable[tuple[Picture, ...]]) -> Iterator[list[Thumb]]:
+def side_by_side(thumbs: Thumbs, batches: Iterable[Sequence[Wanted]]) -> Iterator[list[Thumb]]:
     """The small forms of each batch's pictures, in order. Pillow lets go of the interpreter while it works."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers, "batchgen-thumbs") as pool:
 
-        def begin(pictures: tuple[Picture, ...]) -> list[Future[Thumb]]:
-            return [pool.submit(thumbs.of, picture) for picture in pictures]
+        def begin(batch: Sequence[Wanted]) -> list[Thumb | Future[Thumb]]:
+            return [thumbs.known(wanted) or pool.submit(thumbs.of, wanted) for wanted in batch]
 
         pending = iter(batches)
-        waiting = [begin(pictures) for pictures in islice(pending, workers * 16)]
+        waiting = deque(begin(batch) for batch in islice(pending, workers * 16))
         while waiting:
-            first = waiting.pop(0)
-            waiting += [begin(pictures) for pictures in islice(pending, 1)]
-            yield [made.result() for made in first]
+            first = waiting.popleft()
+            waiting.extend(begin(batch) for batch in islice(pending, 1))
+            yield [made if isinstance(made, Thumb) else made.result() for made in first]
 
 
 def shrink(data: bytes) -> bytes:
@@ -181,6 +190,10 @@ def sweep_drafts(files: Files, folder: str, pattern: re.Pattern[str]) -> None:
         if found and (int(found[1]) == os.getpid() or not _lives(int(found[1]))):
             with contextlib.suppress(OSError):
                 files.remove(f"{folder}/{name}" if folder != "." else name)
+
+
+def _is_inside(file: str) -> bool:
+    return {"", ".", ".."}.isdisjoint(file.split("/"))
 
 
 def _name(sha256: str) -> str:
