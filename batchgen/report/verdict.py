@@ -65,7 +65,8 @@ def _lines(scene: Scene, groups: Sequence[FailureGroup], found: Sequence[Compari
     elif stand.doing not in (None, "ended"):
         yield "The last run ended without a word. Run the same command again: it goes on where that one stopped."
     if missing := stand.failed + stand.uncertain:
-        causes = ", ".join(f"{group.count} {group.failure.replace('_', ' ')}" for group in groups[:3])
+        first = sorted(groups, key=lambda group: -group.count)[:3]
+        causes = ", ".join(f"{group.count} {group.failure.replace('_', ' ')}" for group in first)
         more = ", and others" if len(groups) > 3 else ""
         yield f"{counted(missing, 'job')} ended without a picture: {causes}{more}." if causes else ""
     if stand.pending:

@@ -76,17 +76,17 @@ def _histogram(model: str, ordered: Sequence[float], scale: Scale, top: float, r
 
 def _percentiles(ordered: Sequence[float], scale: Scale, top: float, base: float) -> list[Markup]:
     parts: list[Markup] = []
-    free, high = -100.0, False
-    for n, (name, part) in enumerate(_MARKS):
-        value = percentile(ordered, part)
-        x = scale(value)
-        start = x < scale.end - _LABEL
-        left = x if start else x - _LABEL
-        high = left < free and not high  # a label that would lie upon the last one goes above it
+    values = [percentile(ordered, part) for _, part in _MARKS]
+    places = [scale(value) for value in values]
+    ends = [*places[1:], scale.end]
+    free, high = scale.start, False
+    for n, (x, end) in enumerate(zip(places, ends, strict=True)):
+        # To the right of its mark where there is room, else to the left; else above what is in the way.
+        start = end - x >= _LABEL or x - _LABEL < free
+        high = (x < free if start else False) and not high
         y = top + (22 if high else 34)
+        said, anchor = f"{_MARKS[n][0]} {values[n]:.2f} s", "start" if start and x < scale.end - _LABEL else "end"
         parts.append(line(x, y + 2, x, base, f"mark m{n}"))
-        parts.append(
-            text(x + (3 if start else -3), y, f"{name} {value:.2f} s", "mark-label", "start" if start else "end")
-        )
-        free = left + _LABEL
+        parts.append(text(x + (3 if anchor == "start" else -3), y, said, "mark-label", anchor))
+        free = x + _LABEL if anchor == "start" else x
     return parts

@@ -36,7 +36,8 @@ def timeline(run: RunNumbers, pace: Sequence[PaceNote]) -> Chart | None:
     notes = [note for note in pace if note.run == run.run and unix_s(note.at) is not None]
     span = _span(run, 60)
     said = f"{counted(len(run.finished_s), 'picture')} in {duration(run.wall_s)}"
-    about = f"{said}, {counted(len(run.failed_s), 'failed attempt')}, {counted(_pauses(notes), 'pause')}"
+    besides = ((len(run.failed_s), "failed attempt"), (_pauses(notes), "pause"))
+    about = ", ".join([said, *(counted(n, noun) for n, noun in besides if n)])
     wide, narrow = both(lambda width: _draw(_span(run, 60 if width > NARROW else 34), notes, width), about)
     return Chart(
         f"Run of {iso(run.first_s)[:16].replace('T', ' ')} UTC",

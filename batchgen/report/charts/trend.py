@@ -42,11 +42,12 @@ def _draw(points: list[tuple[str, float, float]], width: int) -> tuple[float, li
             text(_LEFT - 6, y(mark) + 3.5, f"{number(mark)} s", anchor="end"),
         ]
     slot = min((width - _LEFT - 4) / len(points), 96.0)
+    one_day = points[0][0][:10] == points[-1][0][:10]
     every = -(-46 // int(max(slot, 1)))
     for n, (at, p50, p95) in enumerate(points):
         x = round(_LEFT + (n + 0.5) * slot, 2)
         title = element("title", f"{at}: p50 {p50:.2f} s, p95 {p95:.2f} s")
         parts += [line(x, y(p50), x, y(p95), "range"), element("circle", title, cx=x, cy=y(p50), r=4, class_="dot")]
         if n % every == 0:
-            parts.append(text(x, base + 16, at[5:10]))
+            parts.append(text(x, base + 16, at[11:16] if one_day else at[5:10]))
     return base + 24, parts
