@@ -23,6 +23,7 @@ from batchgen.joblog.lines import (
     prepared,
 )
 from batchgen.joblog.pace import PaceNote, decode_pace
+from batchgen.joblog.recent import Rate, Trouble, in_flight, moment, rate, troubles
 
 __all__ = [
     "BAD_LINE",
@@ -36,17 +37,23 @@ __all__ = [
     "Note",
     "PaceNote",
     "Prepared",
+    "Rate",
     "Row",
     "Saved",
     "Seen",
     "SeenAttempt",
     "SeenPicture",
+    "Trouble",
     "decode",
     "decode_note",
     "decode_pace",
     "decode_seen",
     "encode",
+    "in_flight",
     "key",
+    "moment",
     "prepared",
+    "rate",
     "timestamp",
+    "troubles",
 ]

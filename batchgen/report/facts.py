@@ -32,6 +32,7 @@ class Stand(msgspec.Struct, frozen=True):
     exposure_usd: float = 0.0
     run: str | None = None
     running: bool = False
+    killed: bool = False
     doing: str | None = None
     heartbeat_at: str | None = None
     command: str | None = None

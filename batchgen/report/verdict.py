@@ -62,7 +62,7 @@ def _lines(scene: Scene, groups: Sequence[FailureGroup], found: Sequence[Compari
     stand = scene.stand
     if stand.running:
         yield f"A run is at work: {stand.doing}, last heard of at {moment(stand.heartbeat_at)}."
-    elif stand.doing not in (None, "ended"):
+    elif stand.killed:
         yield "The last run ended without a word. Run the same command again: it goes on where that one stopped."
     if missing := stand.failed + stand.uncertain:
         first = sorted(groups, key=lambda group: -group.count)[:3]

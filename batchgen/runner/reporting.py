@@ -18,19 +18,19 @@ import msgspec
 
 from batchgen import __version__, joblog
 from batchgen.clock import SystemClock
-from batchgen.joblog import BAD_LINE
-from batchgen.layout import REPORT, SUMMARY
+from batchgen.layout import REPORT
 from batchgen.manifest import format_of
 from batchgen.model import BatchgenError, Entry, Job, Picture, Standing, StorageError
 from batchgen.plan import Mark
 from batchgen.report import Report, Scene, Stand, Thumb, render
 from batchgen.report.numbers import Numbers
+from batchgen.runner import live
 from batchgen.runner.archive import Archive, open_archive
-from batchgen.runner.look import Status, plan_now, status_of
+from batchgen.runner.live import RunState
+from batchgen.runner.look import Status, counts_of, plan_now
 from batchgen.runner.session import default_output
 from batchgen.runner.thumbs import Thumbs, Wanted, open_thumbs, side_by_side, sweep_drafts, write_new
 from batchgen.sources import open_manifest
-from batchgen.summary import Summary
 from batchgen.world import Clock, Files
 
 TELL_EVERY_S = 10.0
@@ -171,15 +171,16 @@ def _scene(archive: Archive, manifest: Path | None, env: Mapping[str, str], numb
         except BatchgenError as error:
             first = str(error).partition("\n")[0]
             notices.append(f"The manifest cannot be read as it is now, so pending jobs are not counted: {first}")
-    status = status_of(archive, manifest, plan)
+    recent, now = archive.recent(), clock.utc()
+    status = counts_of(archive, manifest, plan).at(live.now(recent, now))
     command = _command(archive, manifest) if manifest and plan else None
     return Scene(
         version=__version__,
-        stand=_stand(archive, status, numbers, joblog.timestamp(clock.utc()), command),
-        summary=_summary(archive),
+        stand=_stand(archive, status, numbers, joblog.timestamp(now), command),
+        summary=recent.summary(),
         standings=heard.standings if plan else None,
         axes={name: list(values) for name, values in heard.axes.items()},
-        pace=tuple(archive.pace()),
+        pace=tuple(recent.pace()),
         notices=tuple(notices),
     )
 
@@ -200,18 +201,11 @@ def _stand(archive: Archive, status: Status, numbers: Numbers, now: str, command
         exposure_usd=status.exposure_usd,
         run=status.run,
         running=status.running,
+        killed=status.run_state is RunState.KILLED,
         doing=status.doing,
         heartbeat_at=status.heartbeat_at,
         command=command,
     )
-
-
-def _summary(archive: Archive) -> Summary | None:
-    """The last run's own words; None where there are none, or another version's."""
-    try:
-        return msgspec.json.decode(archive.records.files.read(SUMMARY), type=Summary)
-    except (OSError, *BAD_LINE):
-        return None
 
 
 def _command(archive: Archive, manifest: Path) -> str:
