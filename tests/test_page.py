@@ -229,7 +229,7 @@ def test_the_dialog_is_worked_with_keys(browser: Browser, root: Path) -> None:
     assert "open=dog" in browser.hash
     assert browser.until("const i = document.querySelector('dialog img'); return i.naturalWidth") == 48
     browser.press("ESCAPE")
-    browser.until("return !document.querySelector('dialog').open")
+    browser.until("return !location.hash.includes('open=')")
     assert browser.hash == "#q=rain"
     assert browser.run("return document.activeElement.dataset.place") == "3"
 
