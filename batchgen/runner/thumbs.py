@@ -158,7 +158,7 @@ def _shrunk(data: bytes) -> bytes:
         turned = ImageOps.exif_transpose(picture)
         clear = turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info
         small = turned.convert("RGBA" if clear else "RGB")
-        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+        small.thumbnail((SIDE, SIDE), Image.Resampling.HAMMING, reducing_gap=2.0)
         out = io.BytesIO()
         small.save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
         return out.getvalue()
