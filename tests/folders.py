@@ -14,8 +14,8 @@ from samples import attempt, entry
 
 from batchgen import joblog
 from batchgen.folder import State
-from batchgen.layout import LOG, PRIVATE, STATE
-from batchgen.model import Entry, Picture
+from batchgen.layout import PRIVATE, Books
+from batchgen.model import Entry, Picture, Shard
 
 RUN = "20261122T120000Z-aaaa"
 
@@ -39,11 +39,11 @@ def made(root: Path, job: str, data: bytes | None = None, **changes: Any) -> Ent
     return entry(**(told | changes))
 
 
-def write_folder(root: Path, entries: Iterable[Entry], **state: Any) -> Path:
+def write_folder(root: Path, entries: Iterable[Entry], shard: Shard | None = None, **state: Any) -> Path:
     """The log of these entries, and a state that says that nobody is at work."""
-    private = root / PRIVATE
+    private, books = root / PRIVATE, Books(shard)
     private.mkdir(parents=True, exist_ok=True)
-    (root / LOG).write_bytes(b"".join(map(joblog.encode, entries)))
+    (root / books.log).write_bytes(b"".join(map(joblog.encode, entries)))
     told: dict[str, Any] = {"manifest": "../../m.yaml", "api": "nebula", "run": RUN, "doing": "ended"}
-    (root / STATE).write_bytes(msgspec.json.encode(State(**(told | state))))
+    (root / books.state).write_bytes(msgspec.json.encode(State(**(told | state))))
     return root

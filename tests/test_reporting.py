@@ -22,10 +22,10 @@ from test_report import data_of
 import batchgen
 from batchgen import files, images
 from batchgen.cli import main
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.joblog import PaceNote
-from batchgen.layout import PACE, superseded
-from batchgen.model import Failure, Outcome, StorageError, UsageError
+from batchgen.layout import Books, superseded
+from batchgen.model import Failure, Outcome, Shard, StorageError, UsageError
 from batchgen.runner import reporting, thumbs
 from batchgen.runner.reporting import Reported
 
@@ -237,7 +237,7 @@ def test_a_report_is_made_while_a_run_is_at_work(root: Path) -> None:
     write_folder(root, [made(root, "a")], **state)
     with (root / "log.jsonl").open("ab") as log:
         log.write(b'{"v":1,"job":"b"')
-    with exclusive(root):
+    with locked(root):
         assert report(root).jobs == 1
     assert "A run is at work: working, last heard of at 2026-11-22 12:00 UTC." in page(root)
 
@@ -335,9 +335,19 @@ def test_changes_of_pace_reach_the_timeline(root: Path) -> None:
     """A damaged note is left out; nothing depends on it."""
     write_folder(root, [made(root, "a"), made(root, "b", finished_at="2026-11-22T12:01:00.000Z")])
     note = PaceNote("2026-11-22T12:00:10.000Z", RUN, "rate limited", 3, 22.0)
-    (root / PACE).write_bytes(msgspec.json.encode(note) + b"\n{half")
+    (root / Books().pace).write_bytes(msgspec.json.encode(note) + b"\n{half")
     report(root)
     assert "2 pictures in 1 min 00 s, 1 pause" in page(root)
+
+
+def test_shards_are_one_page(root: Path) -> None:
+    """Jobs, runs and pace of all who wrote to the folder; the runs stand beside each other."""
+    for i, job in enumerate("ab", 1):
+        run = f"20261122T12000{i}Z-aaaa"
+        write_folder(root, [made(root, job, drawing(i), run=run)], Shard(i, 2), run=run)
+    assert report(root).jobs == 2
+    data = data_of(page(root))
+    assert sorted(data["tables"]["runs"]) == ["20261122T120001Z-aaaa", "20261122T120002Z-aaaa"]
 
 
 def test_a_job_that_was_tried_again_shows_all_its_attempts(root: Path) -> None:

@@ -25,12 +25,13 @@ from batchgen.plan import Mark
 from batchgen.report import Report, Scene, Stand, Thumb, render
 from batchgen.report.numbers import Numbers
 from batchgen.runner import live
-from batchgen.runner.archive import Archive, open_archive
+from batchgen.runner.archive import Archive, Recent, open_archive
 from batchgen.runner.live import RunState
 from batchgen.runner.look import Status, counts_of, plan_now
 from batchgen.runner.session import default_output
 from batchgen.runner.thumbs import Thumbs, Wanted, open_thumbs, side_by_side, sweep_drafts, write_new
 from batchgen.sources import open_manifest
+from batchgen.summary import Summary
 from batchgen.world import Clock, Files
 
 TELL_EVERY_S = 10.0
@@ -177,10 +178,10 @@ def _scene(archive: Archive, manifest: Path | None, env: Mapping[str, str], numb
     return Scene(
         version=__version__,
         stand=_stand(archive, status, numbers, joblog.timestamp(now), command),
-        summary=recent.summary(),
+        summary=_last_words(archive),
         standings=heard.standings if plan else None,
         axes={name: list(values) for name, values in heard.axes.items()},
-        pace=tuple(recent.pace()),
+        pace=tuple(note for one in recent for note in one.pace()),
         notices=tuple(notices),
     )
 
@@ -206,6 +207,11 @@ def _stand(archive: Archive, status: Status, numbers: Numbers, now: str, command
         heartbeat_at=status.heartbeat_at,
         command=command,
     )
+
+
+def _last_words(archive: Archive) -> Summary | None:
+    """The summary of whoever began last."""
+    return Recent(archive.records.files, archive.latest[0]).summary() if archive.latest else None
 
 
 def _command(archive: Archive, manifest: Path) -> str:

@@ -266,7 +266,7 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
         return ".batchgen" in story.disk.names
 
     process = played.process
-    return Outside(clock, chance, begun, lambda root: hold(process, root), link, writer, loop.pause)
+    return Outside(clock, chance, begun, lambda root, shard: hold(process, root), link, writer, loop.pause)
 
 
 def _arrange(
