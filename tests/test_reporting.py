@@ -228,7 +228,7 @@ def test_whole_structure_with_damaged_pixels_is_no_failure() -> None:
 
 def test_a_report_is_made_while_a_run_is_at_work(root: Path) -> None:
     """No lock is asked for; the page says that the run goes on, and a half-written line is left out."""
-    state = {
+    state: dict[str, Any] = {
         "pid": os.getpid(),
         "host": os.uname().nodename,
         "doing": "working",
