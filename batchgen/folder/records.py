@@ -45,6 +45,7 @@ class Records:
         self.fold = Fold()
         self.lives = Lives(self.last_n)
         self._log: int | None = None
+        self._read_to = 0
 
     @property
     def has_log(self) -> bool:
@@ -59,11 +60,17 @@ class Records:
             if self.files.size_of(path) is None:
                 continue
             handle = self.files.open(path)
-            fold_lines(lines(self.files, handle), path, add)
+            good = fold_lines(lines(self.files, handle), path, add)
             if path == LOG:
-                self._log = handle
+                self._log, self._read_to = handle, good
             else:
                 self.files.close(handle)
+
+    def catch_up(self) -> None:
+        """Take in what a run has logged since `load`; for readers of a folder in which one may be at work."""
+        if self._log is not None:
+            new = lines(self.files, self._log, self._read_to)
+            self._read_to = max(self._read_to, fold_lines(new, LOG, self.fold.add))
 
     def _add_note(self, line: bytes, offset: int) -> None:
         self.lives.add(line)
@@ -108,8 +115,16 @@ class Records:
 
     def entries(self) -> Iterator[Entry]:
         """The entry that the log holds last for each job, in the order in which it first tells of them."""
+        return map(self.at, self.last_offsets())
+
+    def last_offsets(self) -> Iterator[int]:
+        """Where the `entries` are."""
         for rows in self.fold.each():
-            yield joblog.decode(self._line(max(row.offset for row in rows)))
+            yield max(row.offset for row in rows)
+
+    def at(self, offset: int) -> Entry:
+        """The entry whose line begins there."""
+        return joblog.decode(self._line(offset))
 
     def last_entry(self, job: str) -> Entry | None:
         """The entry that the log holds last for a job, whatever its fingerprint."""
@@ -162,9 +177,9 @@ def read_state(files: Files) -> State | None:
         return None
 
 
-def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
-    offset, rest = 0, b""
+def lines(files: Files, handle: int, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file from `offset` with their offsets, in constant memory; the last may lack its newline."""
+    rest = b""
     while data := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:

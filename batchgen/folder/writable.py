@@ -23,6 +23,7 @@ from batchgen.layout import (
     QUARANTINE,
     STATE,
     TMP,
+    copy_of,
     superseded,
 )
 from batchgen.model import Entry, Job, Outcome, StorageError
@@ -107,6 +108,9 @@ class Folder(Records):
             if self.files.size_of(f"{TMP}/{name}") != -1:
                 self.files.remove(f"{TMP}/{name}")
 
+    def catch_up(self) -> None:
+        """Nobody else logs while this process holds the folder."""
+
     def _read(self, file: _Appender, path: str, add: Callable[[bytes, int], None]) -> None:
         good = fold_lines(lines(self.files, file.handle), path, add)
         if tail := self.files.read_at(file.handle, good, _MAX_TAIL_BYTES):
@@ -182,6 +186,14 @@ class Folder(Records):
                 raise StorageError(f"{file} is not a regular file; move it away and run again")
             if size is not None:
                 self._move(file, superseded(file, FOREIGN_FINGERPRINT, self._digest(file)))
+
+    def set_aside(self, file: str, name: str) -> str:
+        """Move a file to `name` in `superseded/`, or to a copy's name where that is taken; the name it got."""
+        new, number = name, 2
+        while self.files.size_of(new) is not None:
+            new, number = copy_of(name, number), number + 1
+        self._move(file, new)
+        return new
 
     def _move(self, old: str, new: str) -> None:
         parents = [str(PurePosixPath(path).parent) for path in (new, old)]

@@ -1,33 +1,62 @@
-"""An output folder as its readers see it: whose it is, what its logs say, where its pictures are. Changes nothing."""
+"""An output folder as its readers see it: whose it is, what its logs say, where its pictures are. Reads, and locks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, read_state
-from batchgen.layout import PRIVATE
+from batchgen.folder import Folder, Records, State, exclusive, read_state
+from batchgen.layout import PRIVATE, TMP
 from batchgen.model import Entry, UsageError
-from batchgen.runner.session import default_output
+from batchgen.runner.session import Session, default_output, open_session
+from batchgen.settings import Flags
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An output folder, also while a run is at work there: torn tails are left out."""
+    """An output folder, also while a run is at work there: torn tails are left out.
+
+    `swept` temporary files of a run that was cut short were removed where the folder was taken hold of.
+    """
 
     root: Path
+    files: PosixFiles
     records: Records
     state: State | None
+    swept: int = 0
 
     @property
     def manifest(self) -> Path | None:
         """The manifest that the folder belongs to; None where it is not in its place any more."""
         found = (self.root / self.state.manifest).resolve() if self.state else None
         return found if found and found.is_file() else None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether the process that the state names is alive, as far as this machine can tell."""
+        state = self.state
+        if not state or not state.pid or state.host != socket.gethostname():
+            return bool(state and state.pid > 0)
+        try:
+            os.kill(state.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+    def session(self, manifest: Path, env: Mapping[str, str]) -> Session:
+        """The manifest with what the last run was told of it."""
+        flags, state = Flags(manifest, output=self.root), self.state
+        if state:
+            flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
+        return open_session(flags, env)
 
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
@@ -41,17 +70,8 @@ class Archive:
 @contextmanager
 def records_at(root: Path) -> Iterator[Records | None]:
     """The folder as it is now; None where there is none."""
-    if not (root / PRIVATE).is_dir():
-        yield None
-        return
-    files = PosixFiles(root)
-    records = Records(files)
-    try:
-        records.load()
-        yield records
-    finally:
-        records.close()
-        files.close_root()
+    with _reading(root) as found:
+        yield found[1] if found else None
 
 
 @contextmanager
@@ -60,10 +80,52 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
     Raises UsageError where no run has been.
     """
+    root = _root(path)
+    with _reading(root) as found:
+        if found is None or not found[1].has_log:
+            raise _untouched(root)
+        yield Archive(root, *found, read_state(found[0]))
+
+
+@contextmanager
+def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
+    """As `open_archive`, and the same folder to move files in: mended as a run would, and locked for all others.
+
+    Raises FolderBusy where somebody is at work there.
+    """
+    root = _root(path)
+    if not (root / PRIVATE).is_dir():
+        raise _untouched(root)
+    with exclusive(root), _files(root) as files, closing(Folder(files)) as folder:
+        leftovers = len(files.names(TMP))
+        folder.load()
+        yield Archive(root, files, folder, read_state(files), leftovers), folder
+
+
+def _root(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or manifest")
-    root = path if path.is_dir() else default_output(path)
-    with records_at(root) as records:
-        if records is None or not records.has_log:
-            raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
-        yield Archive(root, records, read_state(records.files))
+    return path if path.is_dir() else default_output(path)
+
+
+def _untouched(root: Path) -> UsageError:
+    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
+
+
+@contextmanager
+def _files(root: Path) -> Iterator[PosixFiles]:
+    files = PosixFiles(root)
+    try:
+        yield files
+    finally:
+        files.close_root()
+
+
+@contextmanager
+def _reading(root: Path) -> Iterator[tuple[PosixFiles, Records] | None]:
+    if not (root / PRIVATE).is_dir():
+        yield None
+        return
+    with _files(root) as files, closing(Records(files)) as records:
+        records.load()
+        yield files, records

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from batchgen.folder import State
 from batchgen.joblog import BAD_LINE
 from batchgen.layout import SUMMARY
 from batchgen.model import Outcome
 from batchgen.plan import Plan
 from batchgen.runner.archive import Archive, open_archive
-from batchgen.runner.session import open_session, plan_of
-from batchgen.settings import Flags
+from batchgen.runner.session import plan_of
 from batchgen.text import counted
 
 
@@ -55,11 +50,7 @@ def status(path: Path, env: Mapping[str, str]) -> Status:
 
 def _plan(manifest: Path, archive: Archive, env: Mapping[str, str]) -> Plan:
     """The plan that the last run would have now."""
-    flags, state = Flags(manifest, output=archive.root), archive.state
-    if state:
-        flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
-    session = open_session(flags, env)
-    return plan_of(session, archive.records.standing)
+    return plan_of(archive.session(manifest, env), archive.records.standing)
 
 
 def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
@@ -81,24 +72,11 @@ def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Statu
         cost_usd=round(fold.spent_usd, 6),
         exposure_usd=round(fold.exposure_usd + lives.exposure_usd(), 6),
         run=state.run if state else None,
-        running=bool(state and _at_work(state)),
+        running=archive.at_work,
         doing=state.doing if state else None,
         heartbeat_at=state.heartbeat_at if state else None,
         last_verdict=_last_verdict(root),
     )
-
-
-def _at_work(state: State) -> bool:
-    """Whether the process that the state names is alive, as far as this machine can tell."""
-    if not state.pid or state.host != socket.gethostname():
-        return state.pid > 0
-    try:
-        os.kill(state.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _last_verdict(root: Path) -> str | None:
