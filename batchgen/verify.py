@@ -121,7 +121,7 @@ def render(found: Verification) -> Iterator[str]:
     yield from findings.lines()
     for name, count, words in (
         ("set aside", found.set_aside, "wait in superseded/ and are brought back when their job is"),
-        ("superseded", found.superseded, "of earlier requests are kept in superseded/"),
+        ("superseded", found.superseded, "kept in superseded/"),
         ("unsettled", found.unsettled, "that a run was just saving, or that came while this looked, were not judged"),
         ("leftovers", found.leftovers, "of a run that was cut short; the next run, or --tidy, sweeps them up"),
     ):

@@ -242,8 +242,10 @@ class _Look:
         return self.folder is None and any(name == job for name, _ in self.archive.records.lives.prepared)
 
     def _orphan(self, file: str, job: str | None, what: str, name: str | None = None) -> None:
-        moved_to = None
-        if self.folder and self.wish.tidy and (self.archive.files.size_of(file) or -1) >= 0:
+        moved_to, size = None, self.archive.files.size_of(file)
+        if size == -1:
+            what += "; it is no regular file, and is left where it is"
+        elif self.folder and self.wish.tidy:
             name = name or superseded(file, FOREIGN_FINGERPRINT, self._digest(file))
             moved_to = self.folder.set_aside(file, name)
         self.findings.add(Finding(Kind.ORPHANED, file, job, what, moved_to))
