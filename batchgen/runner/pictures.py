@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,11 +39,12 @@ class Sight:
 def look(files: PosixFiles, picture: Picture | SeenPicture, *, quick: bool = False) -> Sight:
     """The file of a picture beside the log; `quick` compares its size only."""
     try:
-        size = files.size_of(picture.file)
-        if size is None:
+        found = files.stat(picture.file)
+        if found is None:
             return Sight(Kind.MISSING, "is not there")
-        if size < 0:
+        if not stat.S_ISREG(found.st_mode):
             return Sight(Kind.CHANGED, "is not a regular file")
+        size = found.st_size
         if size == picture.size_bytes and quick:
             return Sight()
         digest = sha256_of(files, picture.file)
@@ -67,7 +69,7 @@ def load(files: PosixFiles, picture: Picture) -> tuple[Sight, bytes]:
 def look_named(files: PosixFiles, file: str, sha8: str) -> Sight:
     """A file whose name promises the first digits of its sha256."""
     try:
-        if (files.size_of(file) or 0) < 0:
+        if (found := files.stat(file)) and not stat.S_ISREG(found.st_mode):
             return Sight(Kind.CHANGED, "is not a regular file")
         digest = sha256_of(files, file)
         whole = digest.startswith(sha8)

@@ -29,8 +29,9 @@ from batchgen.layout import (
     superseded,
 )
 from batchgen.model import Job, Outcome, StorageError, UsageError
+from batchgen.runner import pictures
 from batchgen.runner.archive import Archive, hold_archive, open_archive
-from batchgen.runner.pictures import Sight, ahead, look, look_named, sha256_of
+from batchgen.runner.pictures import Sight, ahead, look_named, sha256_of
 from batchgen.text import counted
 from batchgen.verify import SHOWN, Finding, Findings, Kind, Verification, exit_code, next_steps
 
@@ -154,7 +155,7 @@ class _Look:
                 yield from ((offset, seen, picture) for picture in seen.images)
 
         files, quick = self.archive.files, self.wish.quick
-        for (offset, seen, picture), sight in ahead(lambda item: look(files, item[2], quick=quick), wanted()):
+        for (offset, seen, picture), sight in ahead(lambda item: pictures.look(files, item[2], quick=quick), wanted()):
             if self._has_left(seen.job):
                 self._left(seen, picture, sight)
                 continue
@@ -184,7 +185,7 @@ class _Look:
         if held is None or held.offset != offset or self._is_prepared(seen.job):
             self.sums["unsettled"] += 1
             return
-        sight = look(self.archive.files, picture, quick=self.wish.quick)
+        sight = pictures.look(self.archive.files, picture, quick=self.wish.quick)
         if sight.kind is None:
             return
         if records.is_away(seen, picture):
@@ -195,7 +196,8 @@ class _Look:
         moved_to = None
         # A run looks at sizes only: it makes again what is missing or has another size, the rest would pass for done.
         passes = self.archive.files.size_of(picture.file) == picture.size_bytes
-        if self.folder and self.wish.requeue and sight.kind is not Kind.MISSING:
+        inside = ".." not in picture.file.split("/")
+        if self.folder and self.wish.requeue and sight.kind is not Kind.MISSING and inside:
             name = superseded(picture.file, FOREIGN_FINGERPRINT, sight.sha256 or UNKNOWN_SHA256)
             moved_to = self.folder.set_aside(picture.file, name)
             passes = False
@@ -229,7 +231,7 @@ class _Look:
         for row in self.archive.records.fold.rows(job) if _is_text(job) else ():
             seen = self.archive.records.seen(row.offset)
             for picture in seen.images:
-                if picture.file == file and look(self.archive.files, picture).kind is None:
+                if picture.file == file and pictures.look(self.archive.files, picture).kind is None:
                     return superseded(file, seen.fingerprint, picture.sha256)
         return None
 
