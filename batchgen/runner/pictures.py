@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from batchgen import images
@@ -104,6 +105,19 @@ def sha256_of(files: PosixFiles, file: str) -> str:
     finally:
         files.close(handle)
     return digest.hexdigest()
+
+
+def walk(root: Path, folder: str) -> Iterator[str]:
+    """The files below a folder, as paths relative to `root`; links are files, and followed nowhere."""
+    waiting = [folder] if (root / folder).is_dir() and not (root / folder).is_symlink() else []
+    while waiting:
+        at = waiting.pop()
+        with os.scandir(root / at) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{at}/{entry.name}")
+                else:
+                    yield f"{at}/{entry.name}"
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], threads: int = THREADS) -> Iterator[tuple[T, R]]:

@@ -5,7 +5,6 @@ Before anything is called wrong, what a run may have logged meanwhile is read: t
 
 from __future__ import annotations
 
-import os
 import time
 from array import array
 from collections import Counter
@@ -207,7 +206,7 @@ class _Look:
     # Files that the log does not tell of
 
     def _strangers(self) -> None:
-        for file in _walk(self.archive.root, IMAGES):
+        for file in pictures.walk(self.archive.root, IMAGES):
             job = job_of(file)
             if self._explained(file, job):
                 continue
@@ -268,7 +267,7 @@ class _Look:
             return look_named(files, file, sha8) if sha8 else Sight()
 
         damaged = []
-        for file, sight in ahead(work, _walk(self.archive.root, SUPERSEDED)):
+        for file, sight in ahead(work, pictures.walk(self.archive.root, SUPERSEDED)):
             self.sums["superseded"] += 1
             if sight.kind and not (self._is_new(file) and not self.folder):
                 damaged.append((file, sight.kind, sight))
@@ -283,19 +282,6 @@ class _Look:
 def _held(rows: list[Row]) -> Row | None:
     """The entry whose pictures bear their names: the last that is done, also where a changed job has failed since."""
     return max((row for row in rows if row.outcome is Outcome.DONE), key=lambda row: row.offset, default=None)
-
-
-def _walk(root: Path, folder: str) -> Iterator[str]:
-    """The files below a folder, as paths relative to `root`; links are files, and followed nowhere."""
-    waiting = [folder] if (root / folder).is_dir() and not (root / folder).is_symlink() else []
-    while waiting:
-        at = waiting.pop()
-        with os.scandir(root / at) as found:
-            for entry in found:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{at}/{entry.name}")
-                else:
-                    yield f"{at}/{entry.name}"
 
 
 def _is_text(name: str) -> bool:
