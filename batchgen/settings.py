@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from batchgen import manifest
-from batchgen.manifest import LIMITS
+from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
 from batchgen.protocol import nebula
 from batchgen.text import printable
@@ -42,7 +42,7 @@ class Limits:
     timeout_s: float = 180.0
 
 
-_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota")
+_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Flags:
     max_runtime_s: float | None = None
     until: str | None = None
     on_quota: str = "stop"
+    embed: bool | None = None
 
     @classmethod
     def of(
@@ -118,6 +119,7 @@ class Settings:
     wait_for_quota: bool
     max_runtime_s: float | None = None
     until: datetime | None = None
+    embed: bool = True
 
     @property
     def in_process(self) -> bool:
@@ -163,6 +165,7 @@ def resolve(
         wait_for_quota=flags.on_quota == "wait",
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
+        embed=_embed(flags, env, header, problems),
     )
     if problems:
         raise UsageError("\n".join(problems))
@@ -172,7 +175,7 @@ def resolve(
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
     by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *LIMITS)}
+    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS)}
     for variable in env:
         if variable.startswith(_PREFIX) and variable not in known:
             near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
@@ -183,6 +186,14 @@ def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list
         source = f" in {_variable(limit)}" if limit in by_env and limit not in by_flag else ""
         problems.append(f"{what}{source}" + (f"; {fix}" if fix else ""))
     return Limits(**clean)
+
+
+def _embed(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> bool:
+    variable = _variable("embed")
+    by_env, complaints = manifest.check_each({"embed": env.get(variable, "").strip() or None}, SWITCHES)
+    problems += [f"{what} in {variable}" for _, what, _ in complaints]
+    said = (flags.embed, by_env.get("embed"), header.embed)
+    return next((value for value in said if value is not None), True)
 
 
 def _variable(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, exclusive, read_state
-from batchgen.layout import PRIVATE, TMP
-from batchgen.model import Entry, UsageError
+from batchgen.layout import PRIVATE, TMP, superseded
+from batchgen.model import Entry, Picture, UsageError
 from batchgen.runner.session import Session, default_output, open_session
 from batchgen.settings import Flags
 
@@ -62,9 +62,27 @@ class Archive:
         """The last entry of each job, in the order in which the jobs first ended."""
         return self.records.entries()
 
-    def history(self, add: Callable[[Entry], None]) -> None:
-        """Hand every entry of the logs to `add`, earlier ones of the same job among them."""
-        self.records.read_again(lambda line: add(joblog.decode(line)))
+    def of_job(self, job: str) -> list[Entry]:
+        """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
+        return self.records.job_entries(job)
+
+    def place_of(self, entry: Entry, picture: Picture) -> str | None:
+        """Where a picture of the entry lies now, relative to `root`; None where it is missing."""
+        away = superseded(picture.file, entry.fingerprint, picture.sha256)
+        places = (place for place in (away, picture.file) if self.records.files.size_of(place) == picture.size_bytes)
+        return next(places, None)
+
+    def history(self, add: Callable[[Entry], None], marks: Sequence[bytes] = ()) -> None:
+        """Hand every entry of the logs to `add`, earlier ones of the same job among them.
+
+        With `marks` only those whose lines hold one of these, which is many times as fast as to read them all.
+        """
+
+        def hear(line: bytes) -> None:
+            if not marks or any(mark in line for mark in marks):
+                add(joblog.decode(line))
+
+        self.records.read_again(hear)
 
 
 @contextmanager
@@ -74,13 +92,18 @@ def records_at(root: Path) -> Iterator[Records | None]:
         yield found[1] if found else None
 
 
+def root_of(path: Path) -> Path:
+    """The output folder `path`, or the one that belongs to the manifest `path`."""
+    return path if path.is_dir() else default_output(path)
+
+
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
     """The output folder `path`, or the one that belongs to the manifest `path`.
 
     Raises UsageError where no run has been.
     """
-    root = _root(path)
+    root = _there(path)
     with _reading(root) as found:
         if found is None or not found[1].has_log:
             raise _untouched(root)
@@ -93,7 +116,7 @@ def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
 
     Raises FolderBusy where somebody is at work there.
     """
-    root = _root(path)
+    root = _there(path)
     if not (root / PRIVATE).is_dir():
         raise _untouched(root)
     with exclusive(root), _files(root) as files, closing(Folder(files)) as folder:
@@ -102,10 +125,10 @@ def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
         yield Archive(root, files, folder, read_state(files), leftovers), folder
 
 
-def _root(path: Path) -> Path:
+def _there(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or manifest")
-    return path if path.is_dir() else default_output(path)
+    return root_of(path)
 
 
 def _untouched(root: Path) -> UsageError:
