@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -32,6 +33,7 @@ from batchgen.export.names import sample_key
 from batchgen.files import PosixFiles
 from batchgen.model import Entry, Failure, FolderBusy, Outcome, StorageError, UsageError
 from batchgen.progress import Meter
+from batchgen.runner import formats
 from batchgen.runner.dataset import Order
 from batchgen.runner.exporting import Exported, render, run
 from batchgen.runner.formats import FORMATS
@@ -221,6 +223,7 @@ def test_the_readers_of_the_field_take_every_form(
         check_features(kind, destination_of(left, place), tmp_path)
     check_webdataset(destination_of(left, "webdataset"))
     check_pandas(left)
+    gc.collect()
 
 
 IDS = ["a", "test/v1.5", "train", "train", "狐"]
@@ -267,6 +270,21 @@ def check_pandas(left: Leavings) -> None:
     assert [row["bytes"] for row in inside["image"]] == [png(n) for n in PIXELS]
     schema = pyarrow.parquet.read_schema(destination_of(left, "parquet") / "data/train-00000.parquet")
     assert (str(schema.field("seed").type), str(schema.field("cost_usd").type)) == ("int64", "double")
+
+
+def test_of_many_rows_those_come_first_that_show_every_columns_type(
+    left: Leavings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader that infers types from the first rows alone sees a value of every column, and each row once."""
+    left.done("zebra", meta={"late": 1})
+    for few in (1000, 3):
+        monkeypatch.setattr(formats, "_FEW", few)
+        exported(left, "imagefolder")
+        lines = (destination_of(left, "imagefolder") / "train/metadata.jsonl").read_bytes().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert sorted(row["id"] for row in rows) == sorted([*IDS, "zebra"])
+        missing = [name for name in rows[0] if all(row[name] is None for row in rows[:5])]
+        assert (missing == []) is (few == 3), missing
 
 
 def test_a_tar_is_as_plain_as_can_be(left: Leavings) -> None:
@@ -374,6 +392,18 @@ def test_an_export_that_is_cut_short_anywhere_is_finished_by_the_same_command(
             exported(left, to, shard_bytes=1000)
     assert content(place) == content(fresh)
     assert files_below(place / ".batchgen-export/tmp") == set()
+
+
+def test_a_ledger_that_was_cut_short_loses_nobodys_files(left: Leavings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Power goes while a line is written: files whose line is gone are known again by their bytes, and stay known."""
+    exported(left, "imagefolder")
+    path = destination_of(left, "imagefolder") / ".batchgen-export/files.jsonl"
+    whole = path.read_bytes()
+    for cut in range(0, len(whole), 97):
+        path.write_bytes(whole[:cut])
+        found = exported(left, "imagefolder")
+        assert (found.exit_code, found.kept) == (0, 6)
+        assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
 @pytest.mark.parametrize("to", FOLDERS)

@@ -129,12 +129,20 @@ class Survey:
     """Looks at all rows and says which columns there are; the same rows in any order give the same columns."""
 
     _shapes: dict[str, set[str]] = field(default_factory=dict)
+    _first: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, row: Row) -> None:
+        who = (row.values["id"], row.key)
         for name, value in row.values.items():
             shapes = self._shapes.setdefault(name, set())
             if value is not None:
                 shapes.add(_shape(value))
+                if who < self._first.setdefault(name, who):
+                    self._first[name] = who
+
+    def examples(self) -> set[str]:
+        """The keys of a few rows that together have a value in every column that has any."""
+        return {key for _, key in self._first.values()}
 
     def columns(self) -> list[Column]:
         """Columns that every export has stand first and last, those of this manifest between them by name."""

@@ -46,6 +46,7 @@ class Dataset:
     meter: Meter
     findings: Findings = field(default_factory=Findings)
     columns: list[Column] = field(default_factory=list)
+    examples: set[str] = field(default_factory=set)
     notices: list[str] = field(default_factory=list)
     in_the_way: int = 0
     pictures: int = 0
@@ -77,7 +78,7 @@ class Dataset:
                 f" mounted? Look with: batchgen verify {root}"
             )
         self._places.sort()
-        self.columns = found.columns()
+        self.columns, self.examples = found.columns(), found.examples()
         self.meter.expect(self.pictures)
         if self.archive.at_work:
             self.notices.append("a run is at work there; what it makes from now on is not in this export")

@@ -82,8 +82,8 @@ class Destination:
         for name in files.names(_TMP):
             files.remove(f"{_TMP}/{name}")
         self._ledger = files.append_to(_LEDGER)
-        if not files.size(self._ledger):
-            files.write(self._ledger, ledger.encode(owner))
+        # Behind a line that a crash cut short a new one begins on a line of its own.
+        files.write(self._ledger, b"\n" if files.size(self._ledger) else ledger.encode(owner))
 
     def _load(self) -> None:
         if self.files.size_of(_LEDGER) is None:
@@ -91,7 +91,7 @@ class Destination:
         for number, line in enumerate(self.files.read(_LEDGER).splitlines()):
             try:
                 found = ledger.decode(line)
-            except msgspec.MsgspecError:  # cut short by a crash
+            except msgspec.MsgspecError:  # empty, or cut short by a crash
                 continue
             if isinstance(found, Made):
                 self._made.setdefault(found.file, []).append(found)

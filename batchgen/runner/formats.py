@@ -22,6 +22,7 @@ from batchgen.text import counted
 # `datasets` makes splits of folders and files that are called like one: below a folder `train` it looks no further.
 _SPLIT = "train"
 _METADATA = f"{_SPLIT}/metadata.jsonl"
+_FEW = 1000
 Counts = Counter[str]
 
 
@@ -54,7 +55,7 @@ def imagefolder(this: Dataset) -> Counts:
         wanted = {_METADATA}
 
         def metadata(out: RawIOBase) -> str:
-            for row in this.rows():
+            for row in _examples_first(this):
                 wanted.add(_place(row))
                 out.write(export.json_line(row, this.columns))
             return "metadata"
@@ -62,6 +63,17 @@ def imagefolder(this: Dataset) -> Counts:
         _make(this, to, Part(_METADATA, [], ""), metadata)
         to.finish(wanted)
         return to.counts
+
+
+def _examples_first(this: Dataset) -> Iterator[Row]:
+    """The rows by id; of many, first a few that have a value in every column.
+
+    `datasets` takes the type of a column from the first 10 MB, and refuses a value where it saw none before.
+    """
+    first = this.examples if this.pictures > _FEW else set()
+    if first:
+        yield from (row for row in this.rows() if row.key in first)
+    yield from (row for row in this.rows() if row.key not in first)
 
 
 def _place(row: Row) -> str:
