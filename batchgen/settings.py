@@ -5,7 +5,6 @@ Reads no file and no variable by itself: environment and key arrive as arguments
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -175,7 +174,7 @@ def resolve(
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
     by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS)}
+    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
     for variable in env:
         if variable.startswith(_PREFIX) and variable not in known:
             near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
@@ -276,6 +275,8 @@ def _until(text: str, now: datetime, problems: list[str]) -> datetime | None:
 
 
 def _loopback(host: str) -> bool:
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, exclusive, read_state
-from batchgen.layout import PRIVATE, TMP, superseded
+from batchgen.joblog import Note
+from batchgen.layout import ATTEMPTS, LOG, PACE, PRIVATE, SUMMARY, TMP, superseded
 from batchgen.model import Entry, Picture, UsageError
+from batchgen.runner import process
 from batchgen.runner.session import Session, default_output, open_session
 from batchgen.settings import Flags
+from batchgen.summary import Summary
+from batchgen.world import Files
+
+TAIL_BYTES = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,15 +51,9 @@ class Archive:
     def at_work(self) -> bool:
         """Whether the process that the state names is alive, as far as this machine can tell."""
         state = self.state
-        if not state or not state.pid or state.host != socket.gethostname():
-            return bool(state and state.pid > 0)
-        try:
-            os.kill(state.pid, 0)
-        except ProcessLookupError:
+        if not state or not state.pid:
             return False
-        except PermissionError:
-            pass
-        return True
+        return state.host != socket.gethostname() or process.is_there(state.pid, state.process)
 
     def session(self, manifest: Path, env: Mapping[str, str]) -> Session:
         """The manifest with what the last run was told of it."""
@@ -85,11 +89,86 @@ class Archive:
         self.records.read_again(hear)
 
 
+class PaceChange(msgspec.Struct, frozen=True):
+    """A change of pace and its reason, as the run noted it."""
+
+    at: str
+    run: str
+    message: str
+
+
+_pace_changes = msgspec.json.Decoder(PaceChange)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The ends of an output folder's files: what happened last, cheap to read however long they are."""
+
+    root: Path
+    files: Files
+
+    @property
+    def state(self) -> State | None:
+        return read_state(self.files)
+
+    def entries(self) -> list[Entry]:
+        """The last entries of the logs."""
+        return self._last(LOG, joblog.decode)
+
+    def notes(self) -> list[Note]:
+        """The last intents and ends of attempts."""
+        return self._last(ATTEMPTS, joblog.decode_note)
+
+    def pace(self) -> list[PaceChange]:
+        """The last changes of pace."""
+        return self._last(PACE, _pace_changes.decode)
+
+    def summary(self) -> Summary | None:
+        """The verdict of the last run that could begin; None where there is none that can be read."""
+        try:
+            return msgspec.json.decode(self.files.read(SUMMARY), type=Summary)
+        except (OSError, *joblog.BAD_LINE):
+            return None
+
+    def _last(self, path: str, decode: Callable[[bytes], T]) -> list[T]:
+        if not (size_bytes := self.files.size_of(path)) or size_bytes < 0:
+            return []
+        handle = self.files.open(path)
+        try:
+            data = self.files.read_at(handle, max(0, size_bytes - TAIL_BYTES), TAIL_BYTES)
+        finally:
+            self.files.close(handle)
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        found = []
+        for line in lines[size_bytes > TAIL_BYTES :]:
+            with contextlib.suppress(*joblog.BAD_LINE):
+                found.append(decode(line))
+        return found
+
+
+@contextmanager
+def recent_at(root: Path) -> Iterator[Recent]:
+    """The folder's ends. Raises OSError where there is no such folder."""
+    files = PosixFiles(root)
+    try:
+        yield Recent(root, files)
+    finally:
+        files.close_root()
+
+
 @contextmanager
 def records_at(root: Path) -> Iterator[Records | None]:
     """The folder as it is now; None where there is none."""
     with _reading(root) as found:
         yield found[1] if found else None
+
+
+def last_change_ns(root: Path) -> int:
+    """When a log of the output folder got its last line (nanoseconds since 1970); 0 where there is none."""
+    try:
+        return (root / LOG).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def root_of(path: Path) -> Path:
