@@ -18,6 +18,8 @@ COMMANDS = {
     "status": "where it stands",
     "report": "the page for people: verdict, pictures, failures, charts",
     "show": "what a picture or a job was made from",
+    "verify": "are the files what the log says?",
+    "export": "the pictures as a dataset",
     "sandbox": "the stand-in API, with faults on demand",
     "init": "a starter manifest, Makefile and crontab line",
     "schema": "the manifest's JSON Schema, for editors",
