@@ -106,10 +106,17 @@ class Inputs:
         return data
 
 
+def sends_files(job: Job) -> bool:
+    """Whether pictures of the user's go with the job, which have to be read first."""
+    return any(isinstance(value, FileInput) for value in job.request.values())
+
+
 def encoder(inputs: Inputs, encode: Callable[..., bytes]) -> Callable[[Job], bytes]:
     """From a job to the body of its request, its pictures read and checked on the way."""
 
     def body(job: Job) -> bytes:
+        if not sends_files(job):
+            return encode(job.model, job.request, {})
         plain = {name: value for name, value in job.request.items() if not isinstance(value, FileInput)}
         return encode(job.model, plain, inputs.read(job))
 

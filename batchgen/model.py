@@ -10,6 +10,9 @@ from typing import Any
 
 import msgspec
 
+Body = bytes | bytearray
+"""What a server sent; nobody changes it."""
+
 
 class ExitCode(IntEnum):
     """What a command's exit status says (DESIGN.md section 6)."""
@@ -99,8 +102,8 @@ class Secret:
         """`text` without the key, should a server have echoed it."""
         return text.replace(self._value, "***") if self._value else text
 
-    def hide_bytes(self, data: bytes) -> bytes:
-        return data.replace(self._value.encode(), b"***") if self._value else data
+    def hide_bytes(self, data: Body) -> bytes:
+        return bytes(data).replace(self._value.encode(), b"***") if self._value else bytes(data)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -377,7 +380,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     status: int
     headers: dict[str, str]
-    body: bytes
+    body: Body
     first_byte_s: float
     response_s: float
 

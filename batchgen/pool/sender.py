@@ -6,6 +6,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
+import msgspec
+
 from batchgen import failures, joblog
 from batchgen.joblog import Intent
 from batchgen.model import AttemptFailed, BadAnswer, Entry, Failure, Reply, ServerError
@@ -79,8 +81,9 @@ class Sender:
             answered(reply)
         if reply.status != 200:
             return sent, self._refusal(task, reply, read_error(policy.key.hide_bytes(reply.body)))
-        result = await self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
-        return sent, self._outcome(task, reply, result)
+        saved = self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
+        reply = msgspec.structs.replace(reply, body=b"")  # the writer alone holds the answer, and lets it go
+        return sent, self._outcome(task, reply, await saved)
 
     def _outcome(self, task: Task, reply: Reply, result: Entry | ServerError | Exception) -> Entry | Fault:
         match result:

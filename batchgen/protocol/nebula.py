@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from itertools import count
+from typing import Annotated, Any
 
 import msgspec
 import pybase64
 
-from batchgen.model import BadAnswer, ServerError
+from batchgen.model import BadAnswer, Body, ServerError
 from batchgen.protocol import MALFORMED, Answer, Drawn, decode_base64, error_in, looks_like_html, read_error
 from batchgen.protocol.cut import MAX_VALUES, Parts, crowded, cut
 
@@ -25,7 +26,9 @@ GENERATE_PATH = "/images/generation"
 MODELS_PATH = "/serverless/models"
 CREDITS_PATH = "/users/credits"
 SUCCESS_MESSAGE = "Image generated successfully"
+MAX_INDEX = 10_000
 _FAILED = ("failed", "error")
+_Duration = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -44,7 +47,25 @@ class _AnswerBody(msgspec.Struct):
     detail: Any = None
 
 
+class _Timings(msgspec.Struct, gc=False):
+    inference: _Duration | None = None
+
+
+class _Cut(msgspec.Struct, gc=False):
+    """A picture as documented, its text cut out."""
+
+    b64_json: str
+    index: Annotated[int, msgspec.Meta(ge=0, lt=MAX_INDEX)] | None = None
+    timings: _Timings | None = None
+
+
+class _Documented(msgspec.Struct, gc=False):
+    data: list[_Cut]
+    status: str | None = None
+
+
 _answer_body = msgspec.json.Decoder(_AnswerBody)
+_documented = msgspec.json.Decoder(_Documented)
 
 
 def encode_request(model: str, request: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
@@ -79,7 +100,7 @@ def encode_answer(model: str, pictures: Iterable[Drawn]) -> bytes:
     )
 
 
-def decode_answer(body: bytes) -> Answer | ServerError:
+def decode_answer(body: Body) -> Answer | ServerError:
     """The pictures of a 200 answer, or the error that the API sometimes reports with status 200.
 
     Raises BadAnswer where there is neither.
@@ -99,15 +120,22 @@ def _read_parts(parts: Parts) -> Answer | None:
     if b"\\" in parts.rest:
         return None
     try:
-        answer = _answer_body.decode(parts.rest)
-        if answer.status in _FAILED or not _are_cut(answer.data, len(parts.texts)):
+        answer = _documented.decode(parts.rest)
+        if answer.status in _FAILED or not 0 < len(answer.data) == len(parts.texts):
             return None
-        return _answer(answer.data, [pybase64.b64decode(text, validate=True) for text in parts.texts])
+        if any(item.b64_json for item in answer.data):
+            return None
+        return _in_order([_drawn_as_said(*both) for both in zip(answer.data, parts.texts, count())])
     except MALFORMED:
         return None
 
 
-def _read_whole(body: bytes) -> Answer | ServerError:
+def _drawn_as_said(item: _Cut, text: memoryview, position: int) -> Drawn:
+    index = position if item.index is None else item.index
+    return Drawn(pybase64.b64decode(text, validate=True), index, item.timings.inference if item.timings else None)
+
+
+def _read_whole(body: Body) -> Answer | ServerError:
     """The long road, for any answer: everything is read as JSON, and odd base64 is forgiven."""
     try:
         answer = _decode(body)
@@ -119,25 +147,17 @@ def _read_whole(body: bytes) -> Answer | ServerError:
         return error_in(msgspec.structs.asdict(answer)) or ServerError(f"status {answer.status}", shaped=True)
     if not isinstance(answer.data, list) or not answer.data:
         raise BadAnswer("the answer holds no picture")
-    return _answer(answer.data, [_bytes_of(item, position) for position, item in enumerate(answer.data)])
+    data = [_bytes_of(item, position) for position, item in enumerate(answer.data)]
+    return _in_order([_drawn(*both) for both in zip(answer.data, data, count())])
 
 
-def _decode(body: bytes) -> _AnswerBody:
+def _decode(body: Body) -> _AnswerBody:
     try:
         return _answer_body.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # The lenient reader: a byte order mark, a message in another encoding, or a timing that is NaN must not cost a
         # picture that was paid for.
         return msgspec.convert(json.loads(body.decode("utf-8-sig", "replace")), _AnswerBody)
-
-
-def _are_cut(items: Any, count: int) -> bool:
-    """Whether these are `count` pictures, each with an empty text."""
-    return (
-        isinstance(items, list)
-        and 0 < len(items) == count
-        and all(isinstance(item, dict) and item.get("b64_json") == "" for item in items)
-    )
 
 
 def _has_text(item: Any) -> bool:
@@ -150,19 +170,20 @@ def _bytes_of(item: Any, position: int) -> bytes:
     return decode_base64(item["b64_json"])
 
 
-def _answer(items: list[dict[str, Any]], data: list[bytes]) -> Answer:
-    """The pictures, `data` of each beside what its item says of it."""
-    pictures = [_drawn(item, position, data[position]) for position, item in enumerate(items)]
-    if len({picture.index for picture in pictures}) < len(pictures):
-        pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
-    return Answer(tuple(sorted(pictures, key=lambda picture: picture.index)))
+def _in_order(pictures: list[Drawn]) -> Answer:
+    """The pictures by their indices; by their places, where two say the same index."""
+    if len(pictures) > 1:
+        if len({picture.index for picture in pictures}) < len(pictures):
+            pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
+        pictures.sort(key=lambda picture: picture.index)
+    return Answer(tuple(pictures))
 
 
-def _drawn(item: dict[str, Any], position: int, data: bytes) -> Drawn:
+def _drawn(item: dict[str, Any], data: bytes, position: int) -> Drawn:
     index, timings = item.get("index"), item.get("timings")
     return Drawn(
         data,
-        index if type(index) is int and 0 <= index < 10_000 else position,
+        index if type(index) is int and 0 <= index < MAX_INDEX else position,
         _not_negative(timings.get("inference") if isinstance(timings, dict) else None),
     )
 
@@ -193,7 +214,7 @@ def encode_credits(balance_usd: float) -> bytes:
     )
 
 
-def decode_models(body: bytes) -> list[Model]:
+def decode_models(body: Body) -> list[Model]:
     """The list of models; what in it is no model is left out. Raises BadAnswer where there is no list."""
     models = _inside(body, "models")
     if not isinstance(models, list):
@@ -207,7 +228,7 @@ def decode_models(body: bytes) -> list[Model]:
     return found
 
 
-def decode_credits(body: bytes) -> float:
+def decode_credits(body: Body) -> float:
     """The balance in US dollars. Raises BadAnswer where there is none."""
     balance = _inside(body, "available_balance")
     try:
@@ -218,7 +239,7 @@ def decode_credits(body: bytes) -> float:
     raise BadAnswer("the answer holds no balance")
 
 
-def _inside(body: bytes, name: str) -> Any:
+def _inside(body: Body, name: str) -> Any:
     """`data.<name>` of an answer, or `<name>` where it is not wrapped."""
     try:
         value = msgspec.json.decode(body)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 import batchgen
-from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Secret
+from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Body, Secret
 from batchgen.protocol import nebula, read_error
 from batchgen.runner.session import Session, need_key
 from batchgen.settings import SANDBOX
@@ -53,9 +53,7 @@ async def ask(session: Session) -> Offer:
     )
 
 
-async def _get(
-    url: str, key: Secret, decode: Callable[[bytes], _Found], what: str, notices: list[str]
-) -> _Found | None:
+async def _get(url: str, key: Secret, decode: Callable[[Body], _Found], what: str, notices: list[str]) -> _Found | None:
     from batchgen.client import ask as get
 
     try:
