@@ -13,6 +13,7 @@ IMAGES = "images"
 SUPERSEDED = "superseded"
 PRIVATE = ".batchgen"
 LOCK = f"{PRIVATE}/lock"
+ONE_AT_A_TIME = f"{PRIVATE}/one-at-a-time"
 QUARANTINE = f"{PRIVATE}/quarantine"
 FOREIGN_FINGERPRINT = "00000000"
 _LOG = re.compile(r"(?:log|attempts)(?:-(\d{1,6})-of-(\d{1,6}))?\.jsonl", re.ASCII)

@@ -24,7 +24,7 @@ from batchgen.joblog import Draft, Saved
 from batchgen.layout import picture_file
 from batchgen.model import BadAnswer, Entry, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
-from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
+from batchgen.world import Clock, Result, Shelf, Sink, Staged, StoreBusy, StoreFailed, SyncFailed, Verdict, Work
 
 T = TypeVar("T")
 GROUP = 32
@@ -56,22 +56,34 @@ class Committer:
     pause: Callable[[float], None]
     key: Secret
     on_full: Callable[[str], None] = lambda message: None
+    on_wait: Callable[[str], None] = lambda message: None
 
     def commit(self, group: Sequence[Work]) -> list[Result]:
         """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept."""
-        opened = [self._open(work) for work in group]
-        moves: dict[str, Staged] = {}
-        results = self._persist(lambda: self._stage(opened, moves))
-        entries = [result for result in results if isinstance(result, Entry)]
+        results, entries, lines, moves = self._ready(group)
         if not entries:
             return results
-        lines = [joblog.encode(entry) for entry in entries]
-        self._persist(lambda: self._prepare(entries, lines))
         if moves:
             self._persist(lambda: self._publish(entries, moves))
         self._persist(lambda: self.folder.append_log(b"".join(lines)))
         self.folder.sync_log()
         return results
+
+    def salvage(self, group: Sequence[Work]) -> None:
+        """Keep what was paid for where final names or the log cannot be had any more: the next run adopts it."""
+        with contextlib.suppress(OSError, StorageError):
+            self._ready(group)
+
+    def _ready(self, group: Sequence[Work]) -> tuple[list[Result], list[Entry], list[bytes], dict[str, Staged]]:
+        """Bring a group so far that a crash loses nothing: pictures under temporary names, and what they are."""
+        opened = [self._open(work) for work in group]
+        moves: dict[str, Staged] = {}
+        results = self._persist(lambda: self._stage(opened, moves))
+        entries = [result for result in results if isinstance(result, Entry)]
+        lines = [joblog.encode(entry) for entry in entries]
+        if entries:
+            self._persist(lambda: self._prepare(entries, lines))
+        return results, entries, lines, moves
 
     def _persist(self, step: Callable[[], T]) -> T:
         """Do a step that may be done again, as long as the disk may recover: the pictures are paid for."""
@@ -82,9 +94,12 @@ class Committer:
             except SyncFailed:
                 raise
             except OSError as error:
-                if error.errno not in _HOPEFUL or self.clock.monotonic() >= give_up_s:
+                hopeful = isinstance(error, StoreBusy) or error.errno in _HOPEFUL
+                if not hopeful or self.clock.monotonic() >= give_up_s:
                     raise
-                if error.errno in _FULL:
+                if isinstance(error, StoreBusy):
+                    self.on_wait(str(error))
+                elif error.errno in _FULL:
                     self.on_full(str(error))
                 self.pause(RETRY_S)
 
@@ -181,7 +196,7 @@ class Writer:
     """The thread: takes all that waits (up to a group), commits it, and frees the group's slots in one call."""
 
     def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
-        self._commit, self._loop = committer.commit, loop
+        self._commit, self._salvage, self._loop = committer.commit, committer.salvage, loop
         self._waiting: queue.SimpleQueue[tuple[Work, asyncio.Future[Result]] | None] = queue.SimpleQueue()
         self._failed: Exception | None = None
         self._thread = threading.Thread(target=self._work, name="batchgen-writer", daemon=True)
@@ -212,8 +227,11 @@ class Writer:
             return
         results: list[Result] | None = None
         try:
+            works = [work for work, _ in group]
             if self._failed is None:
-                results = self._commit([work for work, _ in group])
+                results = self._commit(works)
+            elif isinstance(self._failed, StoreFailed):
+                self._salvage(works)
         except Exception as error:  # the thread must outlive whatever happens, or its jobs would wait for ever
             self._failed = error if isinstance(error, StorageError) else StorageError(f"cannot save: {error}")
             self._failed.__cause__ = error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Callable, Container, Iterable, Set
 from pathlib import PurePosixPath
@@ -144,13 +143,10 @@ class Folder(Records):
             if (
                 place not in taken
                 and self.files.size_of(place) == picture.size_bytes
-                and self._digest(place) == picture.sha256
+                and self.files.sha256(place) == picture.sha256
             ):
                 return place
         return None
-
-    def _digest(self, path: str) -> str:
-        return hashlib.sha256(self.files.read(path)).hexdigest()
 
     def append_attempts(self, data: bytes) -> None:
         self._attempts.append(data)
@@ -180,7 +176,7 @@ class Folder(Records):
             if size == -1:
                 raise StorageError(f"{file} is not a regular file; move it away and run again")
             if size is not None:
-                self._move(file, superseded(file, FOREIGN_FINGERPRINT, self._digest(file)))
+                self._move(file, superseded(file, FOREIGN_FINGERPRINT, self.files.sha256(file)))
 
     def _move(self, old: str, new: str) -> None:
         parents = [str(PurePosixPath(path).parent) for path in (new, old)]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchgen import joblog
+from batchgen.address import is_store
 from batchgen.files import PosixFiles
 from batchgen.folder import Records, State, read_state
 from batchgen.layout import PRIVATE, Books
 from batchgen.model import Entry, Shard, UsageError
 from batchgen.runner.session import default_output
+from batchgen.runner.storage import files_of
+from batchgen.stores import StoreFiles
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Archive:
         found = (self.root / self.state.manifest).resolve() if self.state else None
         return found if found and found.is_file() else None
 
+    @property
+    def store(self) -> str | None:
+        """The address of the store that holds the pictures; None where they are files of the folder."""
+        files = self.records.files
+        return files.place if isinstance(files, StoreFiles) else None
+
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
         return self.records.entries()
@@ -48,18 +58,17 @@ class Archive:
 
 
 @contextmanager
-def records_at(root: Path, shard: Shard | None = None) -> Iterator[Records | None]:
-    """The folder as it is now, or as a shard of it sees it; None where there is none."""
+def records_at(root: Path, shard: Shard | None = None, env: Mapping[str, str] = os.environ) -> Iterator[Records | None]:
+    """The folder as it is now, or as a shard of it sees it; None where there is none. Pictures may be in a store."""
     if not (root / PRIVATE).is_dir():
         yield None
         return
     files = PosixFiles(root)
-    records = Records(files, shard)
     try:
-        records.load()
-        yield records
+        with closing(Records(files_of(files, env), shard)) as records:
+            records.load()
+            yield records
     finally:
-        records.close()
         files.close_root()
 
 
@@ -70,7 +79,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
     Raises UsageError where no run has been.
     """
     if not path.exists():
-        raise UsageError(f"{path}: there is no such folder or manifest")
+        where = "; name the local folder of log and state, or the manifest" if is_store(str(path)) else ""
+        raise UsageError(f"{path}: there is no such folder or manifest{where}")
     root = path if path.is_dir() else default_output(path)
     with records_at(root) as records:
         if records is None or not records.has_log:

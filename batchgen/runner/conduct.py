@@ -24,6 +24,7 @@ from batchgen.text import counted
 
 if TYPE_CHECKING:
     from batchgen.pool import Pool
+    from batchgen.stores import Store
 
 ROOM_BYTES = 64 << 20
 
@@ -61,20 +62,45 @@ async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
         _check_begin(session, plan)
     try:
         shard = session.settings.shard
-        with outside.hold(root, shard) as files, contextlib.closing(Folder(files, shard)) as folder:
+        with contextlib.ExitStack() as open_:
+            local = open_.enter_context(outside.hold(root, shard))
+            store = outside.store(session, local)
+            folder = open_.enter_context(contextlib.closing(Folder(store.files if store else local, shard)))
             folder.load()
             this = _begin(session, folder, voice, outside)
+            if store:
+                _claim(this, store)
             try:
                 return await _conduct(this, None if folder.fold.jobs else plan)
             finally:
                 with contextlib.suppress(OSError):
                     logged = max(this.state.logged, folder.fold.jobs) + this.new_jobs
                     folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended", logged=logged))
+    except StorageError:
+        raise
     except OSError as error:
         place = root / error.filename if isinstance(error.filename, str) else root
         in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
         fix = "; a folder is needed there: move the file away, or choose another folder with -o" if in_the_way else ""
         raise StorageError(f"{place}: {error.strerror or error}{fix}") from error
+
+
+def _claim(this: Run, store: Store) -> None:
+    """Make sure that pictures can be kept before any is paid for, and that they are found again."""
+    from batchgen.runner.copies import Copies
+    from batchgen.stores import Mark
+
+    number = int(this.outside.randomness.random() * (1 << 48))
+    mark = Mark(
+        id=f"{this.run}-{number:012x}",
+        store=str(store.address),
+        host=this.state.host,
+        folder=str(this.settings.output.absolute()),
+        manifest=this.settings.manifest.name,
+    )
+    store.claim(mark)
+    own = this.folder.own
+    this.store, this.copies = store, Copies(store, this.clock, own.log, own.summary)
 
 
 def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:
@@ -131,6 +157,9 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
         this.folder.write_whole(
             this.folder.own.summary, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n"
         )
+    aborted = verdict.exit_code is ExitCode.STORAGE or (pool and pool.in_flight)
+    if this.copies and not aborted and (failure := this.copies.finish()):
+        this.voice.say(f"note: the copies of log and summary are not up to date: {failure}")
     return verdict
 
 
@@ -187,6 +216,7 @@ def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summa
         run=this.run,
         manifest=str(this.settings.manifest),
         output=str(this.settings.output),
+        store=str(this.settings.store) if this.settings.store else None,
         exit_code=code,
         verdict=summary.verdict(code, counts, tally.done, [s.reason for s in stops if s.exit_code is code]),
         started_at=this.state.started_at,

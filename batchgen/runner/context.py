@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from batchgen.folder import Folder, State
 from batchgen.progress import say
@@ -11,6 +12,10 @@ from batchgen.runner.session import Session
 from batchgen.settings import Settings
 from batchgen.summary import Tally
 from batchgen.world import Clock
+
+if TYPE_CHECKING:
+    from batchgen.runner.copies import Copies
+    from batchgen.stores import Store
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Run:
     began_s: float
     tally: Tally = field(default_factory=Tally)
     new_jobs: int = 0
+    store: Store | None = None
+    copies: Copies | None = None
     notices: list[str] = field(default_factory=list)
 
     def warn(self, message: str) -> None:

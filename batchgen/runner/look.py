@@ -42,6 +42,7 @@ class Status(msgspec.Struct, frozen=True):
     doing: str | None
     heartbeat_at: str | None
     last_verdict: str | None
+    store: str | None = None
     v: int = 1
 
 
@@ -85,6 +86,7 @@ def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Statu
         doing=state.doing if state else None,
         heartbeat_at=state.heartbeat_at if state else None,
         last_verdict=_last_verdict(root, archive.latest[0]) if archive.latest else None,
+        store=archive.store,
     )
 
 
@@ -112,6 +114,8 @@ def render(found: Status) -> Iterator[str]:
     """The status for people, a line at a time."""
     of = f" of {found.total}" if found.total is not None else ""
     yield f"{found.output}: {found.done}{of} jobs done"
+    if found.store:
+        yield f"  pictures   {found.store}"
     for name, count in (("failed", found.failed), ("uncertain", found.uncertain), ("pending", found.pending)):
         if count:
             yield f"  {name:<10} {count}"

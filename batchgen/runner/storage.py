@@ -1,0 +1,42 @@
+"""Where an output's pictures are: in its folder, or in the store that folder and session agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+from batchgen import address
+from batchgen.model import UsageError
+from batchgen.settings import Settings
+from batchgen.stores import Objects, Store, StoreFiles, read_mark
+from batchgen.world import Files
+
+
+def store_of(
+    settings: Settings, local: Files, alone: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Store | None:
+    """The store that the session names, None where pictures are files. `alone` keeps other shards away.
+
+    Raises UsageError where folder and store do not belong together, StoreFailed where the store cannot be asked.
+    """
+    if settings.store:
+        store = Store(settings.store, local, alone)
+        store.check(redo_missing=settings.selection.redo_missing)
+        return store
+    if mark := read_mark(local):
+        raise UsageError(
+            f"{settings.output}: the pictures of this output are in {mark.store}; add -o {mark.store} --state"
+            f" {settings.output}, or choose another folder with -o"
+        )
+    return None
+
+
+def check_store(settings: Settings, files: Files) -> None:
+    """`store_of` for one who only looks, at the files of a folder where a run has been."""
+    store_of(settings, files.local if isinstance(files, StoreFiles) else files)
+
+
+def files_of(local: Files, env: Mapping[str, str]) -> Files:
+    """An output folder as one who only reads it sees it, pictures and all; the store is asked when it is needed."""
+    mark = read_mark(local)
+    return local if mark is None else StoreFiles(local, mark.store, lambda: Objects(address.at(mark.store, env)))
