@@ -27,8 +27,11 @@ _NO_NAMES = {"", ".", ".."}
 
 
 def in_store(path: str) -> bool:
-    """Whether this path of an output folder is an object's."""
-    return path.partition("/")[0] in _KEPT
+    """Whether this path of an output folder is an object's. Raises OSError where it would leave the prefix."""
+    first, *rest = path.split("/")
+    if first in _KEPT and not _NO_NAMES.isdisjoint(rest):
+        raise OSError(errno.EINVAL, "not a path inside the prefix", path)
+    return first in _KEPT
 
 
 class StoreFiles:
@@ -72,9 +75,9 @@ class StoreFiles:
                 raise OSError(errno.EXDEV, "a picture in a store is read, not moved here", old)
             self.local.rename(old, new)
         elif in_store(old):
-            self._move(_object(old), _object(new))
+            self._move(old, new)
         else:
-            self._upload(old, _object(new))
+            self._upload(old, new)
 
     def _move(self, old: str, new: str) -> None:
         index = self._index
@@ -95,26 +98,26 @@ class StoreFiles:
         if not in_store(path):
             self.local.remove(path)
             return
-        self.objects.delete(_object(path))
+        self.objects.delete(path)
         self._index.remove(path)
 
     def size_of(self, path: str) -> int | None:
         return self._index.get(path) if in_store(path) else self.local.size_of(path)
 
     def read(self, path: str) -> bytes:
-        return self.objects.get(_object(path)) if in_store(path) else self.local.read(path)
+        return self.objects.get(path) if in_store(path) else self.local.read(path)
 
     def sha256(self, path: str) -> str:
         if not in_store(path):
             return self.local.sha256(path)
-        noted = self.objects.attributes(_object(path)).get("sha256", "")
+        noted = self.objects.attributes(path).get("sha256", "")
         return noted if _SHA256.fullmatch(noted) else hashlib.sha256(self.read(path)).hexdigest()
 
     def names(self, path: str) -> list[str]:
         return list(dict.fromkeys(self._names(path))) if in_store(path) else self.local.names(path)
 
     def _names(self, folder: str) -> Iterator[str]:
-        for name, _ in self.objects.below(_object(folder)):
+        for name, _ in self.objects.below(folder):
             yield name.removeprefix(f"{folder}/").partition("/")[0]
 
     # What is local.
@@ -151,13 +154,6 @@ class StoreFiles:
 
     def free_bytes(self) -> int:
         return self.local.free_bytes()
-
-
-def _object(path: str) -> str:
-    """The name of an object, which must lie below the prefix."""
-    if not _NO_NAMES.isdisjoint(path.split("/")):
-        raise OSError(errno.EINVAL, "not a path inside the prefix", path)
-    return path
 
 
 def _local(path: str) -> str:

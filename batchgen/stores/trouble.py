@@ -65,7 +65,7 @@ _TABLE: tuple[tuple[str, Meaning], ...] = (
     (r"169\.254\.169\.254|metadata\.google|token request|Missing\w*(Key|Credential)", _NO_KEY),
     (r"TimedOut|kind: Timeout|operation timed out", _SLOW),
     (r"HTTP error|error sending request|ConnectionRefused|dns error", _UNREACHABLE),
-    (r"ETag Header missing|Metadata|Unable to parse|invalid XML|list response", _NO_STORE),
+    (r"Header missing|metadata from headers|Unable to parse|invalid XML|list response", _NO_STORE),
 )  # fmt: skip
 _UNKNOWN = Meaning("did not do what was asked", errno.EIO)
 
