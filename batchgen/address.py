@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -157,6 +156,8 @@ def _endpoint(variable: str, url: str, problems: list[str]) -> str | None:
 
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine."""
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -153,12 +153,13 @@ class Api(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a manifest says beside its jobs."""
+    """What a manifest says beside its jobs; `embed`: whether pictures are to carry their parameters."""
 
     api: Api | None = None
     limits: dict[str, Any] = {}
     prices_usd: dict[str, float] = {}
     defaults: dict[str, Any] = {}
+    embed: bool | None = None
 
 
 class FileInput(msgspec.Struct, frozen=True):
@@ -303,7 +304,11 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Picture(msgspec.Struct, frozen=True):
-    """One saved picture; `file` is relative to the output folder, `inference_s` is the server's number."""
+    """One saved picture; `file` is relative to the output folder, `inference_s` is the server's number.
+
+    `size_bytes` and `sha256` are of the file; `received_sha256` is of the server's bytes, left out where they are the
+    same.
+    """
 
     file: str
     index: int
@@ -313,13 +318,15 @@ class Picture(msgspec.Struct, frozen=True):
     size_bytes: int
     sha256: str
     inference_s: float | None
+    received_sha256: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Timings(msgspec.Struct, frozen=True):
     """Where a job's time went, in seconds.
 
     `queued_s`: ready, but waiting for its turn. `waited_s`: backing off after a failure. `first_byte_s` and
-    `response_s`: of the last attempt. `decode_s`, `save_s`: decoding and checking, writing. `total_s`: from the first
+    `response_s`: of the last attempt. `decode_s`, `save_s`: decoding, checking and
+    embedding, writing. `total_s`: from the first
     time the job was ready until its entry was written.
     """
 

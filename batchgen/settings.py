@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from batchgen import address, manifest, shards
 from batchgen.address import Address
-from batchgen.manifest import LIMITS
+from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol import nebula
 from batchgen.text import printable
@@ -42,7 +42,9 @@ class Limits:
     timeout_s: float = 180.0
 
 
-_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "shared_account")
+_OWN_FLAGS = (
+    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed", "shared_account"),
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Flags:
     max_runtime_s: float | None = None
     until: str | None = None
     on_quota: str = "stop"
+    embed: bool | None = None
     shared_account: bool = False
 
     @classmethod
@@ -132,6 +135,7 @@ class Settings:
     wait_for_quota: bool
     max_runtime_s: float | None = None
     until: datetime | None = None
+    embed: bool = True
     shared_account: bool = False
     store: Address | None = None
 
@@ -183,6 +187,7 @@ def resolve(
         wait_for_quota=flags.on_quota == "wait",
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
+        embed=_embed(flags, env, header, problems),
         shared_account=flags.shared_account,
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
     )
@@ -194,7 +199,7 @@ def resolve(
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
     by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *LIMITS)}
+    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS)}
     for variable in env:
         if variable.startswith(_PREFIX) and variable not in known:
             near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
@@ -234,6 +239,14 @@ def _part(limits: Limits, flags: Flags, problems: list[str]) -> Limits:
         problems.append(f"{name} {counted[name]} leaves nothing for shard {shard}; {fix}")
     cost_usd = limits.max_cost_usd
     return replace(limits, **parts, max_cost_usd=None if cost_usd is None else cost_usd / shard.n)
+
+
+def _embed(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> bool:
+    variable = _variable("embed")
+    by_env, complaints = manifest.check_each({"embed": env.get(variable, "").strip() or None}, SWITCHES)
+    problems += [f"{what} in {variable}" for _, what, _ in complaints]
+    said = (flags.embed, by_env.get("embed"), header.embed)
+    return next((value for value in said if value is not None), True)
 
 
 def _variable(name: str) -> str:

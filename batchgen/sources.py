@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -116,6 +114,9 @@ class Spool:
     """Standard input, kept in a file without a name for as long as this lives; may be read again and again."""
 
     def __init__(self, stream: IO[bytes]) -> None:
+        import shutil
+        import tempfile
+
         try:
             file = tempfile.TemporaryFile(prefix="batchgen-", buffering=0)  # noqa: SIM115 - closed when this is gone
             weakref.finalize(self, file.close)

@@ -566,7 +566,7 @@ def test_a_signal_drains_and_the_same_command_goes_on(
 ) -> None:
     """What is in flight is finished and kept, nothing new is sent, the code names the signal, and a rerun completes
     without buying anything twice."""
-    server = beside(latency_s=0.2)
+    server = beside.held()
     ledger: Any = server.ledger
     arguments = ["run", str(place.jobs(*"abcdefgh")), "--api", "nebula", "--api-url", server.url]
     with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
@@ -575,6 +575,7 @@ def test_a_signal_drains_and_the_same_command_goes_on(
             assert main(["status", str(place.output)]) == 0
             assert "last heard of at" in capsys.readouterr().out
         process.send_signal(number)
+        server.let_go()
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number == place.summary["exit_code"]
     assert f"{number.name}: no new requests" in said and f"ended by {number.name}" in said

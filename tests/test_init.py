@@ -11,6 +11,7 @@ import pytest
 from batchgen import schema
 from batchgen.cli import main
 
+pytestmark = pytest.mark.no_cover  # as in test_nights
 NAMES = {"pictures.yaml", "batchgen.schema.json", "Makefile", "crontab.example"}
 AWKWARD = "my pictures; 100% of $HOME #1 it's"
 

@@ -36,12 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    from batchgen import runner
-    from batchgen.runner.check import render
+    from batchgen.runner.check import check, render
 
     session = common.session(arguments)
     ask = (lambda: _ask(session)) if arguments.online else None
-    found = runner.check(session, ask, diff=arguments.diff, by_exit_code=arguments.exit_code)
+    found = check(session, ask, diff=arguments.diff, by_exit_code=arguments.exit_code)
     if arguments.json:
         common.print_json(found)
     else:

@@ -28,11 +28,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from batchgen import runner, summary
+    from batchgen import summary
     from batchgen.progress import say
+    from batchgen.runner import conduct
+    from batchgen.runner.context import Voice
 
-    voice = runner.Voice(arguments.quiet, arguments.verbose)
-    found = asyncio.run(runner.run(common.session(arguments), voice))
+    voice = Voice(arguments.quiet, arguments.verbose)
+    found = asyncio.run(conduct.run(common.session(arguments), voice))
     if not arguments.quiet or found.exit_code:
         say("\n".join(summary.render(found)))
     if arguments.json:

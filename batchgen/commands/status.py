@@ -21,10 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(arguments: argparse.Namespace) -> int:
-    from batchgen import runner
     from batchgen.runner import look
 
-    found = runner.status(arguments.path, os.environ)
+    found = look.status(arguments.path, os.environ)
     if arguments.json:
         common.print_json(found)
     else:

@@ -14,7 +14,7 @@ from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, Standing, UsageError
 from batchgen.world import Files
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 4096
 _OFFSET_BITS = 44
 _WHOLE = Books()
@@ -132,7 +132,7 @@ class Records:
         if row.outcome is not Outcome.DONE:
             return Standing(row.outcome.value)
         seen = self.seen(row.offset)
-        rivals = len(self.fold.rows(job.id)) > 1
+        rivals = self.fold.has_rivals(job.id)
         here = [self.in_place(seen, picture, rivals=rivals) for picture in seen.images]
         if all(here):
             return Standing.DONE
@@ -161,6 +161,11 @@ class Records:
         """The entry that the log holds last for each job, in the order in which it first tells of them."""
         for rows in self.fold.each():
             yield joblog.decode(self._line(max(row.offset for row in rows)))
+
+    def job_entries(self, job: str) -> list[Entry]:
+        """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
+        offsets = sorted((row.offset for row in self.fold.rows(job)), reverse=True)
+        return [joblog.decode(self._line(offset)) for offset in offsets]
 
     def last_entry(self, job: str) -> Entry | None:
         """The entry that the log holds last for a job, whatever its fingerprint."""
@@ -223,11 +228,12 @@ def read_state(files: Files, books: Books = _WHOLE) -> State | None:
 def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
     offset, rest = 0, b""
-    while data := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield offset, line + b"\n"
-            offset += len(line) + 1
+    while more := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
+        data, begin = rest + more, 0
+        while end := data.find(b"\n", begin) + 1:
+            yield offset + begin, data[begin:end]
+            begin = end
+        rest, offset = data[begin:], offset + begin
     if rest:
         yield offset, rest
 
@@ -242,7 +248,7 @@ def fold_lines(found: Iterable[tuple[int, bytes]], path: str, add: Callable[[byt
         try:
             if not line.endswith(b"\n"):
                 break
-            if line.strip():
+            if not line.isspace():
                 add(line, offset)
         except joblog.BAD_LINE:
             bad = bad or number

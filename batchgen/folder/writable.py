@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable, Container, Iterable, Set
 from pathlib import PurePosixPath
@@ -214,7 +215,8 @@ class Folder(Records):
         self.files.make_dir(QUARANTINE)
         flat = job.replace("/", "~")
         if len(flat.encode()) > _LONG_NAME:
-            flat = f"{flat.encode()[:_LONG_NAME].decode(errors='ignore')}~{joblog.key(job):015x}"
+            digest = hashlib.blake2b(job.encode(), digest_size=8).hexdigest()[:15]
+            flat = f"{flat.encode()[:_LONG_NAME].decode(errors='ignore')}~{digest}"
         name = f"{QUARANTINE}/{flat}~{n}.body"
         if self.files.size_of(name) is None:
             handle = self.files.create(name)

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
 from batchgen import text
-from batchgen.manifest import yaml12
-from batchgen.manifest.fields import FIELDS, LIMITS, NESTED, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
+from batchgen.manifest.fields import (
+    FIELDS,
+    LIMITS,
+    NESTED,
+    SWITCHES,
+    TEXT_FIELDS,
+    Field,
+    Wrong,
+    check,
+    check_each,
+    nearest,
+    shown,
+)
 from batchgen.manifest.include import OWN, Include, Open, read_entry
 from batchgen.manifest.jobs import Rules, survey
 from batchgen.manifest.mistakes import Mistakes
 from batchgen.manifest.reading import MAX_WHOLE_BYTES, Rows
 from batchgen.manifest.row import Place, Row, nowhere
-from batchgen.manifest.yaml12 import Node
 from batchgen.model import Api, FileInput, Header, Problem
+
+if TYPE_CHECKING:
+    from batchgen.manifest.yaml12 import Node
 
 _STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
 API = {
@@ -33,7 +46,7 @@ API = {
 }
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _ENTRY = frozenset((*FIELDS, *OWN))
-_TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
+_TOP = ("api", "limits", "prices_usd", *SWITCHES, "defaults", "jobs")
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,9 @@ class _Reader:
             place = before[0].count("\n") + len(before[1]) + 1, len(before[2]) + 1
             self._complain(place, f"byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8")
             return None
+        # PyYAML takes longer to load than a small table takes to read.
+        from batchgen.manifest import yaml12
+
         root, problems = yaml12.parse(self.file, document)
         self.problems += problems
         if root is None and not problems:
@@ -120,6 +136,7 @@ class _Reader:
             self._section("limits", sections, LIMITS),
             self._section("prices_usd", sections, None),
             self._defaults(defaults) if defaults else {},
+            **self._switches(sections),
         )
         return Document(header, self._jobs(root), _places(defaults, FIELDS) if defaults else nowhere)
 
@@ -130,6 +147,14 @@ class _Reader:
         for complaint in complaints:
             self._complain(node.place, complaint.what.replace("style", "api", 1))
         return Api(**clean)
+
+    def _switches(self, sections: Mapping[str, Node]) -> dict[str, Any]:
+        """What is said of the whole run beside limits; unlike in a variable, no text will do for true or false."""
+        found = {name: sections[name] for name in SWITCHES if name in sections}
+        for name, node in found.items():
+            if not isinstance(node.value, bool):
+                self._complain(node.place, f"{name}: expected {SWITCHES[name].expects}, got {shown(node.value)}")
+        return {name: node.value for name, node in found.items()}
 
     def _section(self, name: str, sections: Mapping[str, Node], table: Mapping[str, Field] | None) -> dict[str, Any]:
         """The checked values of a mapping; without a table its keys are free and its values are prices."""

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from batchgen import text
-from batchgen.manifest.yaml12 import MAX_DEPTH, resolve
+from batchgen.manifest.scalars import MAX_DEPTH, resolve
 from batchgen.model import UsageError
 
 _CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff"
@@ -127,6 +127,11 @@ LIMITS = _table(
     Field("timeout_s", Annotated[float, Meta(ge=1, le=86400)], "seconds from 1 to 86400", "longest wait for an answer"),
 )
 """What `limits` of a manifest, and the flags of the same names, may hold."""
+
+SWITCHES = _table(
+    Field("embed", bool, "true or false", "whether pictures carry their parameters; false: the server's bytes exactly"),
+)
+"""What else a manifest says of the whole run."""
 
 SHORT = {"rpm": "requests_per_minute", "rpd": "requests_per_day"}
 """Limits as the flags call them."""

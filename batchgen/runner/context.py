@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from batchgen.folder import Folder, State
 from batchgen.progress import say
-from batchgen.runner.outside import Outside
 from batchgen.runner.session import Session
 from batchgen.settings import Settings
 from batchgen.summary import Tally
@@ -15,6 +14,7 @@ from batchgen.world import Clock
 
 if TYPE_CHECKING:
     from batchgen.runner.copies import Copies
+    from batchgen.runner.outside import Outside
     from batchgen.stores import Store
 
 
