@@ -164,6 +164,9 @@ def test_a_picture_is_uploaded_with_what_is_known_of_it(files: StoreFiles) -> No
     files.sync_dir("images/pets")
     assert files.read("images/pets/狐 a~1.png") == b"picture"
     assert files.size_of("images/pets/狐 a~1.png") == 7
+    handle = files.open("images/pets/狐 a~1.png")
+    assert (files.size(handle), files.read_at(handle, 3, 9)) == (7, b"ture")
+    files.close(handle)
     said = files.objects.attributes("images/pets/狐 a~1.png")
     digest = hashlib.sha256(b"picture").hexdigest()
     assert dict(said) == {"content-type": "image/png", "sha256": digest, "job": "pets/%E7%8B%90%20a"}

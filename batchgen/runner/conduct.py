@@ -134,8 +134,9 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
     plan = plan or plan_of(this.session, this.folder.standing, _regroup(this))
     check_plan(plan, this.settings.selection)
     this.notices += this.session.source.notices
+    place = "store" if this.store else "folder"
     if missing := plan.standings[Standing.MISSING]:
-        this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
+        this.notices.append(f"{missing} finished pictures are gone from the {place} and are made again")
     if not plan.total:
         say(f"{this.settings.manifest}: the manifest holds no jobs")
     said = list(render(plan, this.settings.prices_usd))

@@ -11,7 +11,8 @@ from batchgen.world import Clock, StoreFailed
 EVERY_S = 300.0
 # A log that takes long to upload is uploaded less often: at most this part of the time goes into it.
 _PART_OF_TIME = 0.1
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
+_BYTES_PER_S = 1 << 20
 
 
 class Copies:
@@ -29,13 +30,15 @@ class Copies:
             self._begin()
 
     def finish(self) -> str:
-        """Upload what has changed, for at most a minute; what went wrong, if anything did."""
+        """Upload what has changed, for half a minute and a second a megabyte; what went wrong, if anything did."""
+        local = self._store.files.local
+        patience_s = PATIENCE_S + sum(local.size_of(path) or 0 for path in self._paths) / _BYTES_PER_S
         if self._thread:
-            self._thread.join(PATIENCE_S)
+            self._thread.join(patience_s)
         if not self._busy:
             self._begin()
             assert self._thread
-            self._thread.join(PATIENCE_S)
+            self._thread.join(patience_s)
         return f"{self._store.address}: the copies took too long to upload" if self._busy else self._failure
 
     @property

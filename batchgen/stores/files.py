@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -129,7 +131,13 @@ class StoreFiles:
         return self.local.append_to(_local(path))
 
     def open(self, path: str) -> int:
-        return self.local.open(_local(path))
+        """A file to read from; of an object, a copy that is gone when it is closed."""
+        if not in_store(path):
+            return self.local.open(path)
+        with tempfile.TemporaryFile() as copy:
+            copy.write(self.read(path))
+            copy.flush()
+            return os.dup(copy.fileno())
 
     def write(self, handle: int, data: bytes) -> None:
         self.local.write(handle, data)
@@ -158,7 +166,7 @@ class StoreFiles:
 
 def _local(path: str) -> str:
     if in_store(path):
-        raise OSError(errno.EXDEV, "pictures in a store are uploaded and read whole", path)
+        raise OSError(errno.EXDEV, "pictures in a store are uploaded whole", path)
     return path
 
 

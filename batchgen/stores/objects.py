@@ -41,7 +41,9 @@ class Objects:
         try:
             import obstore
         except ImportError as error:
-            raise UsageError(f'{address}: object stores need the package obstore (the extra "cloud"): pip install obstore') from error
+            raise UsageError(
+                f'{address}: object stores need the package obstore (the extra "cloud"): pip install obstore'
+            ) from error
         self._obstore = obstore
         try:
             self._store = _connect(address)
