@@ -43,7 +43,8 @@ class Limits:
 
 
 _OWN_FLAGS = (
-    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed", "shared_account"),
+    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed"),
+    "shared_account",
 )
 
 
@@ -68,8 +69,8 @@ class Flags:
     max_runtime_s: float | None = None
     until: str | None = None
     on_quota: str = "stop"
-    embed: bool | None = None
     shared_account: bool = False
+    embed: bool | None = None
 
     @classmethod
     def of(
@@ -187,8 +188,8 @@ def resolve(
         wait_for_quota=flags.on_quota == "wait",
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
-        embed=_embed(flags, env, header, problems),
         shared_account=flags.shared_account,
+        embed=_embed(flags, env, header, problems),
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
     )
     if problems:
@@ -199,7 +200,7 @@ def resolve(
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
     by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS)}
+    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
     for variable in env:
         if variable.startswith(_PREFIX) and variable not in known:
             near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())

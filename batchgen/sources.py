@@ -46,6 +46,11 @@ class Source:
     def label(self) -> str:
         return "<stdin>" if self.spool else str(self.path)
 
+    @property
+    def files(self) -> list[Path]:
+        """The manifest and the files that it has read rows from so far."""
+        return list(dict.fromkeys((self.path, *self._signatures)))
+
     def header(self) -> Header:
         """What stands beside the jobs. Raises ManifestError, all problems at once."""
         with self._open() as file:

@@ -25,6 +25,7 @@ from batchgen.folder import Folder, Records, Spending, locked
 from batchgen.joblog import Ended
 from batchgen.layout import Books, books_among
 from batchgen.model import Billed, Counts, ExitCode, Failure, FolderBusy, Header, Outcome, Picture, Shard, UsageError
+from batchgen.runner import look
 from batchgen.runner.archive import open_archive
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
 from batchgen.settings import Flags, Limits, resolve
@@ -175,6 +176,8 @@ async def test_shards_beside_each_other_make_what_one_run_makes(place: Place) ->
         assert (again.exit_code, again.done, again.requests) == (0, 24, 0)
         assert (server.ledger.requests, server.ledger.bought_again) == (24, 0)
     assert len(place.files()) == 24
+    now = look.now_at(place.output, SystemClock())
+    assert now.shards == {f"{i}/4": "ended" for i in range(1, 5)} and not now.running
     with open_archive(place.output) as archive:
         assert len(list(archive.entries())) == 24
         assert archive.records.fold.counts()[Outcome.DONE] == 24

@@ -3,9 +3,10 @@
 Knows in which order things become durable. Knows nothing of requests, retries or the manifest.
 """
 
+from batchgen.folder.live import Live, Pause
 from batchgen.folder.lock import alone, locked
-from batchgen.folder.records import Records, State, read_state
+from batchgen.folder.records import Records, State, known_books, read_state
 from batchgen.folder.spending import Spending
 from batchgen.folder.writable import Folder
 
-__all__ = ["Folder", "Records", "Spending", "State", "alone", "locked", "read_state"]
+__all__ = ["Folder", "Live", "Pause", "Records", "Spending", "State", "alone", "known_books", "locked", "read_state"]

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from batchgen import joblog
+from batchgen.folder.live import Live
 from batchgen.folder.spending import Spending, spending
 from batchgen.joblog import Fold, Lives, Seen, SeenPicture
 from batchgen.layout import PRIVATE, Books, books_among, superseded
@@ -24,7 +25,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
 
     `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others; `format` is
-    how its manifest was read; `logged` is how many jobs its log knew.
+    how its manifest was read; `logged` is how many jobs its log knew. `process` tells the process from later ones with
+    its number. How the last run ended, also one that could not begin, is in `exit_code` and `verdict`.
     """
 
     manifest: str
@@ -38,6 +40,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: str = ""
     heartbeat_at: str = ""
     doing: str = ""
+    process: str = ""
+    live: Live | None = None
+    exit_code: int | None = None
+    verdict: str = ""
 
 
 class Records:
@@ -52,8 +58,7 @@ class Records:
         self.fold = Fold()
         self.lives = Lives(self.last_n)
         self._logs: list[tuple[str, int]] = []
-        found = books_among(name for folder in (".", PRIVATE) for name in names(files, folder))
-        others = [books for books in found if books != self.own]
+        others = [books for books in known_books(files) if books != self.own]
         self.beside = [books for books in others if shard and books.shard and books.shard.n == shard.n]
         self.earlier = [books for books in others if books not in self.beside]
         self._spent_beside = self._spent_earlier = Spending()
@@ -208,6 +213,11 @@ class Records:
         for _, handle in self._logs:
             self.files.close(handle)
         self._logs.clear()
+
+
+def known_books(files: Files) -> list[Books]:
+    """The books of all who ever wrote to the folder."""
+    return books_among(name for folder in (".", PRIVATE) for name in names(files, folder))
 
 
 def names(files: Files, folder: str) -> list[str]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from batchgen import joblog
 from batchgen.address import is_store
 from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, read_state
-from batchgen.layout import PRIVATE, Books, superseded
+from batchgen.folder import Records, State, known_books, read_state
+from batchgen.joblog import Note
+from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Picture, Shard, UsageError
 from batchgen.runner.session import default_output
 from batchgen.runner.storage import files_of
 from batchgen.stores import StoreFiles
+from batchgen.summary import Summary
+from batchgen.world import Files
+
+TAIL_BYTES = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,73 @@ class Archive:
         self.records.read_again(hear)
 
 
+class PaceChange(msgspec.Struct, frozen=True):
+    """A change of pace and its reason, as the run noted it."""
+
+    at: str
+    run: str
+    message: str
+
+
+_pace_changes = msgspec.json.Decoder(PaceChange)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The ends of the files of one who writes to a folder: what happened last, cheap to read however long they are."""
+
+    files: Files
+    books: Books
+
+    @property
+    def state(self) -> State | None:
+        return read_state(self.files, self.books)
+
+    def entries(self) -> list[Entry]:
+        """The last entries of the logs."""
+        return self._last(self.books.log, joblog.decode)
+
+    def notes(self) -> list[Note]:
+        """The last intents and ends of attempts."""
+        return self._last(self.books.attempts, joblog.decode_note)
+
+    def pace(self) -> list[PaceChange]:
+        """The last changes of pace."""
+        return self._last(self.books.pace, _pace_changes.decode)
+
+    def summary(self) -> Summary | None:
+        """The verdict of the last run that could begin; None where there is none that can be read."""
+        try:
+            return msgspec.json.decode(self.files.read(self.books.summary), type=Summary)
+        except (OSError, *joblog.BAD_LINE):
+            return None
+
+    def _last(self, path: str, decode: Callable[[bytes], T]) -> list[T]:
+        if not (size_bytes := self.files.size_of(path)) or size_bytes < 0:
+            return []
+        handle = self.files.open(path)
+        try:
+            data = self.files.read_at(handle, max(0, size_bytes - TAIL_BYTES), TAIL_BYTES)
+        finally:
+            self.files.close(handle)
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        found = []
+        for line in lines[size_bytes > TAIL_BYTES :]:
+            with contextlib.suppress(*joblog.BAD_LINE):
+                found.append(decode(line))
+        return found
+
+
+@contextmanager
+def recent_at(root: Path) -> Iterator[list[Recent]]:
+    """What happened last in the folder, by who wrote there. Raises OSError where there is no such folder."""
+    files = PosixFiles(root)
+    try:
+        yield [Recent(files, books) for books in known_books(files)]
+    finally:
+        files.close_root()
+
+
 @contextmanager
 def records_at(root: Path, shard: Shard | None = None, env: Mapping[str, str] = os.environ) -> Iterator[Records | None]:
     """The folder as it is now, or as a shard of it sees it; None where there is none. Pictures may be in a store."""
@@ -88,6 +165,12 @@ def records_at(root: Path, shard: Shard | None = None, env: Mapping[str, str] = 
             yield records
     finally:
         files.close_root()
+
+
+def last_change_ns(root: Path) -> int:
+    """When a log of the output folder got its last line (nanoseconds since 1970); 0 where there is none."""
+    logs = [root / books.log for books in books_among(path.name for path in root.iterdir())]
+    return max((log.stat().st_mtime_ns for log in logs), default=0)
 
 
 def root_of(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from batchgen.folder import Folder, State
 from batchgen.progress import say
 from batchgen.runner.session import Session
 from batchgen.settings import Settings
-from batchgen.summary import Tally
+from batchgen.summary import Summary, Tally
 from batchgen.world import Clock
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Voice:
 
 @dataclass
 class Run:
-    """One run: what it was told, where it writes, what it has counted."""
+    """One run: what it was told, where it writes, what it has counted; `hear` hears of its summary now and then."""
 
     session: Session
     folder: Folder
@@ -46,6 +47,7 @@ class Run:
     store: Store | None = None
     copies: Copies | None = None
     notices: list[str] = field(default_factory=list)
+    hear: Callable[[Summary], None] | None = None
 
     def warn(self, message: str) -> None:
         """Something the user should know, now and in the summary."""

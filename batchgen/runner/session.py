@@ -168,6 +168,7 @@ def need_key(session: Session) -> None:
 
 def _find_key(key_file: Path | None, env: Mapping[str, str], variable: str) -> tuple[str | None, tuple[str, ...]]:
     """The key from the file that was named, else from the variable, else from systemd's credentials."""
+    named = key_file is not None
     if key_file is None and not env.get(variable) and (folder := env.get("CREDENTIALS_DIRECTORY")):
         credential = Path(folder) / variable.lower()
         key_file = credential if credential.is_file() else None
@@ -181,4 +182,5 @@ def _find_key(key_file: Path | None, env: Mapping[str, str], variable: str) -> t
     if not key.strip():
         raise UsageError(f"the key file {key_file} is empty")
     warning = f"the key file {key_file} can be read by others; chmod 600 {key_file}"
-    return key, (warning,) if open_to_others else ()
+    # A credential's mode shows the mask of its access list, not who may read it.
+    return key, (warning,) if named and open_to_others else ()
