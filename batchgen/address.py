@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from batchgen.model import Secret, UsageError
 from batchgen.text import printable
 
+T = TypeVar("T")
 S3, GOOGLE, AZURE = "s3", "gs", "az"
 _LOOKS_SO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:s3|gs|az):")
 _ADDRESS = re.compile(r"(s3|gs|az)://([A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?)?(?:/(.*))?", re.ASCII)
@@ -69,6 +71,11 @@ class Address:
 def is_store(output: str) -> bool:
     """Whether what `-o` says is meant as an address rather than a folder."""
     return bool(_LOOKS_SO.match(output))
+
+
+def local_folder(output: T, state: T) -> T:
+    """The folder of log and state that `-o` and `--state` name; None where neither does."""
+    return state if output is not None and is_store(str(output)) else output
 
 
 def resolve(text: str, env: Mapping[str, str], problems: list[str]) -> Address | None:

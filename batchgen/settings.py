@@ -99,10 +99,10 @@ class Flags:
             raise UsageError(f"on_quota {on_quota}: expected stop or wait")
         patterns = (only,) if isinstance(only, str) else tuple(only)
         seed = None if shuffle is None else str(shuffle)
-        store = os.fspath(output) if output is not None and address.is_store(os.fspath(output)) else None
+        store = str(output) if output is not None and address.is_store(str(output)) else None
         if state is not None and store is None:
             raise UsageError("--state goes with an object store: -o s3://BUCKET/PREFIX --state DIR")
-        folder = output if store is None else state
+        folder = address.local_folder(output, state)
         return cls(
             manifest=Path(manifest),
             output=None if folder is None else Path(folder),

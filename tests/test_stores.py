@@ -34,6 +34,7 @@ from batchgen.stores import MARK, Mark, Objects, Store, StoreFiles, probe
 from batchgen.stores import objects as objects_module
 from batchgen.stores.index import Index
 from batchgen.summary import Summary
+from batchgen.telling import Telling
 from batchgen.world import StoreBusy, StoreFailed
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def test_state_goes_with_a_store_alone(tmp_path: Path) -> None:
     flags = Flags.of("m.yaml", output="s3://b/p", state="st")
     assert (flags.store, flags.output) == ("s3://b/p", Path("st"))
     assert Flags.of("m.yaml", output="s3://b/p").output is None
+    assert Telling.of("m.yaml", {}, output="s3://b/p", state="st").output == Path("st")
 
 
 # One Files of folder and store

@@ -53,7 +53,7 @@ def act(arguments: argparse.Namespace) -> int:
     from batchgen.telling import Telling
 
     voice = Voice(arguments.quiet, arguments.verbose)
-    names = ("output", "ping", "metrics_file", "stamp")
+    names = ("output", "state", "ping", "metrics_file", "stamp")
     telling = Telling.of(arguments.manifest, os.environ, **{name: getattr(arguments, name) for name in names})
     with listening(telling, voice) as listeners:
         found = asyncio.run(conduct.run(common.session(arguments), voice, hear=listeners.hear))
