@@ -24,9 +24,9 @@ _PAGE = 1000
 _POLL_S = 0.1
 # obstore tries again by itself what is worth it; a put that timed out is left to whoever called.
 RETRIES: dict[str, Any] = {
-    "max_retries": 8,
+    "max_retries": 10,
     "retry_timeout": timedelta(seconds=60),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=15), "base": 2},
+    "backoff": {"init_backoff": timedelta(milliseconds=500), "max_backoff": timedelta(seconds=15), "base": 2},
 }
 TIMEOUTS = {"connect_timeout": "10s", "timeout": "120s"}
 
