@@ -494,6 +494,28 @@ async def test_a_store_that_is_overloaded_is_waited_for(
     assert night.shop.ledger.requests == 3
 
 
+async def test_a_move_that_stops_halfway_is_gone_on_with(
+    night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old picture that was copied to superseded/ but not deleted is there once when the store works again."""
+    lead(monkeypatch, nanio)
+    monkeypatch.setattr(objects_module, "RETRIES", NO_RETRIES)
+    night.place.jobs("a")
+    await night.run()
+    night.place.jobs({"id": "a", "prompt": "other"})
+    with Proxy(nanio, lambda method, path: SLOW_DOWN if method == "DELETE" and "images/" in path else None) as proxy:
+        lead(monkeypatch, proxy.url)
+
+        def passes(seconds: float) -> None:
+            proxy.rule = lambda method, path: None
+
+        found = await night.run(passes)
+    assert (found.exit_code, found.made) == (0, 1)
+    lead(monkeypatch, nanio)
+    [new, old] = night.standing()
+    assert new == "images/a.png" and old.startswith("superseded/a~") and "~00000000~" not in old
+
+
 async def test_what_was_paid_for_is_kept_when_the_store_refuses(
     night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -556,6 +578,8 @@ async def test_lookers_see_the_store(
     assert "--online tries" in capsys.readouterr().out
     assert await asyncio.to_thread(cli.main, [*check, "--online"]) == 0
     assert "put, head, get and delete work" in capsys.readouterr().out
+    assert await asyncio.to_thread(cli.main, [*check, "--online", "--state", str(night.place.root / "other")]) == 2
+    assert "holds the pictures of m.yaml" in capsys.readouterr().err
     monkeypatch.setenv("NEBULA_SECRET_KEY", "wrong")
     assert await asyncio.to_thread(cli.main, ["status", str(manifest)]) == 7
     assert "refused the key" in capsys.readouterr().err

@@ -25,9 +25,8 @@ from batchgen.plan import Mark, Plan, check_plan, headline
 from batchgen.runner.archive import records_at
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
-from batchgen.runner.storage import check_store
+from batchgen.runner.storage import check_store, try_store
 from batchgen.settings import Settings
-from batchgen.stores import Objects, probe
 from batchgen.text import counted, duration, printable, size
 
 
@@ -122,7 +121,7 @@ def check(
         new = records is None or not records.fold.jobs
         plan = plan_of(session, standing, watcher, count=new and not diff)
         if ask and settings.store:
-            probe(Objects(settings.store), f"check-{os.getpid()}")
+            try_store(settings.store, new=records is None)
         offer = ask() if ask else None
         facts = _facts(session, records, plan, offer or Offer())
         found = estimate(plan, settings.limits, facts)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from batchgen import address
+from batchgen.address import Address
 from batchgen.model import UsageError
 from batchgen.settings import Settings
-from batchgen.stores import Objects, Store, StoreFiles, read_mark
+from batchgen.stores import Objects, Store, StoreFiles, owner, probe, read_mark
 from batchgen.world import Files
 
 
@@ -34,6 +36,14 @@ def store_of(
 def check_store(settings: Settings, files: Files) -> None:
     """`store_of` for one who only looks, at the files of a folder where a run has been."""
     store_of(settings, files.local if isinstance(files, StoreFiles) else files)
+
+
+def try_store(place: Address, *, new: bool) -> None:
+    """Put, look at, get and delete an object; for a `new` output also look whether the prefix is somebody else's."""
+    objects = Objects(place)
+    if new:
+        owner(objects, None)
+    probe(objects, f"check-{os.getpid()}")
 
 
 def files_of(local: Files, env: Mapping[str, str]) -> Files:

@@ -3,6 +3,6 @@
 from batchgen.stores.files import StoreFiles
 from batchgen.stores.mark import MARK, Mark, read_mark
 from batchgen.stores.objects import Objects
-from batchgen.stores.store import Store, probe
+from batchgen.stores.store import Store, owner, probe
 
-__all__ = ["MARK", "Mark", "Objects", "Store", "StoreFiles", "probe", "read_mark"]
+__all__ = ["MARK", "Mark", "Objects", "Store", "StoreFiles", "owner", "probe", "read_mark"]

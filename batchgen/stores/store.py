@@ -33,13 +33,8 @@ class Store:
         stores have.
         """
         with self._alone():
-            mine, theirs = self._check_folder(), self._mark()
-        if theirs and theirs.id != (mine.id if mine else ""):
-            raise UsageError(
-                f"{self.address} holds the pictures of {theirs.manifest}, whose log is in {theirs.folder} on"
-                f" {theirs.host}: use that folder (--state), choose another prefix, or, if that folder is lost, bring"
-                f" its log.jsonl and {MARK} back from the copies below this prefix"
-            )
+            mine = self._check_folder()
+            theirs = owner(self.files.objects, mine)
         if mine and not theirs and self._has_log() and not redo_missing:
             raise UsageError(
                 f"{self.address} does not hold {MARK}, which earlier runs put there: is it another server, or was it"
@@ -64,12 +59,6 @@ class Store:
         local = self.files.local
         return any(local.size_of(books.log) for books in books_among(local.names(".")))
 
-    def _mark(self) -> Mark | None:
-        try:
-            return decode_mark(self.files.objects.get(MARK))
-        except FileNotFoundError:
-            return None
-
     def claim(self, mark: Mark) -> None:
         """Probe the store, and leave a mark in the local folder and in it, `mark` where there is none yet."""
         probe(self.files.objects, mark.id)
@@ -77,7 +66,7 @@ class Store:
             known = read_mark(self.files.local)
             if known is None:
                 write_mark(self.files.local, mark)
-            if self._mark() is None:
+            if owner(self.files.objects, known or mark) is None:
                 self.files.objects.put(MARK, (known or mark).encode(), {"Content-Type": "application/json"})
 
     def is_newer(self, path: str) -> bool:
@@ -97,6 +86,21 @@ class Store:
             self.files.objects.put(path, next(pieces, b"") if size_bytes <= _PIECE_BYTES else pieces, kind)
         finally:
             local.close(handle)
+
+
+def owner(objects: Objects, mine: Mark | None) -> Mark | None:
+    """The mark that lies in the store. Raises UsageError where it is another folder's than that of `mine`."""
+    try:
+        theirs = decode_mark(objects.get(MARK))
+    except FileNotFoundError:
+        return None
+    if theirs and theirs.id != (mine.id if mine else ""):
+        raise UsageError(
+            f"{objects.address} holds the pictures of {theirs.manifest}, whose log is in {theirs.folder} on"
+            f" {theirs.host}: use that folder (--state), choose another prefix, or, if that folder is lost, bring"
+            f" its log.jsonl and {MARK} back from the copies below this prefix"
+        )
+    return theirs
 
 
 def probe(objects: Objects, id: str) -> None:
