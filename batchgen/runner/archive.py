@@ -1,12 +1,13 @@
-"""An output folder as its readers see it: whose it is, what its logs say, where its pictures are. Changes nothing."""
+"""An output folder as its readers see it: whose it is, what its logs say, where its pictures are. Reads, and locks."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,12 +16,14 @@ import msgspec
 from batchgen import joblog
 from batchgen.address import is_store
 from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, known_books, read_state
+from batchgen.folder import Folder, Records, State, known_books, locked, read_state
 from batchgen.joblog import Note
 from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Picture, Shard, UsageError
-from batchgen.runner.session import default_output
-from batchgen.runner.storage import files_of
+from batchgen.runner import process
+from batchgen.runner.session import Session, default_output, open_session
+from batchgen.runner.storage import OutputFiles, files_of
+from batchgen.settings import Flags
 from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
 from batchgen.world import Files
@@ -31,11 +34,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Archive:
-    """An output folder, also while a run is at work there: torn tails are left out."""
+    """An output folder, also while a run is at work there: torn tails are left out.
+
+    `swept` temporary files of a run that was cut short were removed where the folder was taken hold of.
+    """
 
     root: Path
+    files: OutputFiles
     records: Records
     states: tuple[tuple[Books, State], ...]
+    swept: int = 0
 
     @property
     def latest(self) -> tuple[Books, State] | None:
@@ -55,8 +63,20 @@ class Archive:
     @property
     def store(self) -> str | None:
         """The address of the store that holds the pictures; None where they are files of the folder."""
-        files = self.records.files
-        return files.place if isinstance(files, StoreFiles) else None
+        return self.files.place if isinstance(self.files, StoreFiles) else None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process that a state names is alive, as far as this machine can tell."""
+        states = [state for _, state in self.states if state.pid]
+        return any(s.host != socket.gethostname() or process.is_there(s.pid, s.process) for s in states)
+
+    def session(self, manifest: Path, env: Mapping[str, str]) -> Session:
+        """The manifest with what the last run was told of it."""
+        flags, state = Flags(manifest, output=self.root), self.state
+        if state:
+            flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
+        return open_session(flags, env)
 
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
@@ -155,16 +175,8 @@ def recent_at(root: Path) -> Iterator[list[Recent]]:
 @contextmanager
 def records_at(root: Path, shard: Shard | None = None, env: Mapping[str, str] = os.environ) -> Iterator[Records | None]:
     """The folder as it is now, or as a shard of it sees it; None where there is none. Pictures may be in a store."""
-    if not (root / PRIVATE).is_dir():
-        yield None
-        return
-    files = PosixFiles(root)
-    try:
-        with closing(Records(files_of(files, env), shard)) as records:
-            records.load()
-            yield records
-    finally:
-        files.close_root()
+    with _reading(root, shard, env) as found:
+        yield found[1] if found else None
 
 
 def last_change_ns(root: Path) -> int:
@@ -184,12 +196,60 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
     Raises UsageError where no run has been.
     """
+    root = _there(path)
+    with _reading(root) as found:
+        if found is None or not found[1].has_log:
+            raise _untouched(root)
+        yield Archive(root, *found, _states(found[1]))
+
+
+@contextmanager
+def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
+    """As `open_archive`, and the same folder to move files in: mended as a run would, and locked for all others.
+
+    Raises FolderBusy where somebody is at work there.
+    """
+    root = _there(path)
+    if not (root / PRIVATE).is_dir():
+        raise _untouched(root)
+    with locked(root), _files(root) as files, closing(Folder(files)) as folder:
+        leftovers = len(folder.leftovers())
+        folder.load()
+        yield Archive(root, files, folder, _states(folder), leftovers), folder
+
+
+def _states(records: Records) -> tuple[tuple[Books, State], ...]:
+    found = ((books, read_state(records.files, books)) for books in records.books)
+    return tuple((books, state) for books, state in found if state)
+
+
+def _there(path: Path) -> Path:
     if not path.exists():
         where = "; name the local folder of log and state, or the manifest" if is_store(str(path)) else ""
         raise UsageError(f"{path}: there is no such folder or manifest{where}")
-    root = root_of(path)
-    with records_at(root) as records:
-        if records is None or not records.has_log:
-            raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
-        states = ((books, read_state(records.files, books)) for books in records.books)
-        yield Archive(root, records, tuple((books, state) for books, state in states if state))
+    return root_of(path)
+
+
+def _untouched(root: Path) -> UsageError:
+    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
+
+
+@contextmanager
+def _files(root: Path, env: Mapping[str, str] = os.environ) -> Iterator[OutputFiles]:
+    local = PosixFiles(root)
+    try:
+        yield files_of(local, env)
+    finally:
+        local.close_root()
+
+
+@contextmanager
+def _reading(
+    root: Path, shard: Shard | None = None, env: Mapping[str, str] = os.environ
+) -> Iterator[tuple[OutputFiles, Records] | None]:
+    if not (root / PRIVATE).is_dir():
+        yield None
+        return
+    with _files(root, env) as files, closing(Records(files, shard)) as records:
+        records.load()
+        yield files, records

@@ -8,10 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 
 from batchgen import address
 from batchgen.address import Address
+from batchgen.files import PosixFiles
 from batchgen.model import UsageError
 from batchgen.settings import Settings
 from batchgen.stores import Objects, Store, StoreFiles, owner, probe, read_mark
 from batchgen.world import Files
+
+OutputFiles = PosixFiles | StoreFiles
 
 
 def store_of(
@@ -46,7 +49,7 @@ def try_store(place: Address, *, new: bool) -> None:
     probe(objects, f"check-{os.getpid()}")
 
 
-def files_of(local: Files, env: Mapping[str, str]) -> Files:
+def files_of(local: PosixFiles, env: Mapping[str, str]) -> OutputFiles:
     """An output folder as one who only reads it sees it, pictures and all; the store is asked when it is needed."""
     mark = read_mark(local)
     return local if mark is None else StoreFiles(local, mark.store, lambda: Objects(address.at(mark.store, env)))

@@ -89,6 +89,13 @@ class Objects:
             return self._do(f"head {name}", lambda: int(self._obstore.head(self._store, name)["size"]))
         return None
 
+    def changed_s(self, name: str) -> float | None:
+        """When the object was put, in seconds since the epoch; None where there is none."""
+        with suppress(FileNotFoundError):
+            found = self._do(f"head {name}", lambda: self._obstore.head(self._store, name))
+            return float(found["last_modified"].timestamp())
+        return None
+
     def copy(self, old: str, new: str) -> None:
         self._do(f"copy {old}", lambda: self._obstore.copy(self._store, old, new))
 
