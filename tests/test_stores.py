@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 from urllib.parse import unquote
 
 import pytest
@@ -585,6 +586,37 @@ async def test_lookers_see_the_store(
     assert "refused the key" in capsys.readouterr().err
     assert await asyncio.to_thread(cli.main, ["status", night.prefix]) == 2
     assert "name the local folder" in capsys.readouterr().err
+
+
+async def test_verify_report_and_export_read_the_store(
+    night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damage is found and moved aside in the store, the page is put beside the pictures, a dataset holds them."""
+    lead(monkeypatch, nanio)
+    manifest = str(night.place.jobs("a", "pets/b", "c"))
+    await night.run()
+
+    def call(*arguments: str) -> tuple[int, str]:
+        code = cli.main(arguments)
+        return code, capsys.readouterr().out
+
+    assert await asyncio.to_thread(call, "verify", manifest) == (0, ANY)
+    assert await asyncio.to_thread(call, "report", manifest) == (0, ANY)
+    there = Objects(address.at(night.prefix, os.environ))
+    assert b"images/pets/b.png" in there.get("report.html") and len(list(there.below("thumbs"))) == 3
+    dataset = night.place.root / "dataset"
+    assert await asyncio.to_thread(call, "export", manifest, "--to", "imagefolder", "-o", str(dataset)) == (0, ANY)
+    assert (dataset / "train/c.png").read_bytes() == there.get("images/c.png")
+
+    there.put("images/c.png", b"x" * (there.size("images/c.png") or 0))
+    there.put("images/stranger.png", b"who")
+    code, told = await asyncio.to_thread(call, "verify", manifest, "--requeue", "--tidy")
+    assert code == 3 and f"{manifest} -o {night.prefix}" in told
+    assert [name.split("~")[0] for name in night.standing()[2:]] == ["superseded/c", "superseded/stranger"]
+    assert (await night.run()).made == 1
+    lead(monkeypatch, NOTHING_LISTENS)
+    monkeypatch.setattr(objects_module, "RETRIES", NO_RETRIES)
+    assert [(await asyncio.to_thread(call, command, manifest))[0] for command in ("verify", "report")] == [7, 7]
 
 
 # Copies now and then

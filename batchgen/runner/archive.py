@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -17,7 +18,7 @@ from batchgen import joblog
 from batchgen.address import is_store
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, known_books, locked, read_state
-from batchgen.joblog import Note
+from batchgen.joblog import Note, PaceNote
 from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Picture, Shard, UsageError
 from batchgen.runner import process
@@ -78,9 +79,19 @@ class Archive:
             flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
         return open_session(flags, env)
 
+    def told(self, manifest: Path) -> str:
+        """What `batchgen run` needs to be told to go on here: the manifest, and where else than usual things are."""
+        folder = "" if self.root.resolve() == default_output(manifest).resolve() else str(self.root)
+        said = [("-o", self.store or folder), ("--state", folder if self.store else "")]
+        return shlex.join([str(manifest), *(word for flag, value in said if value for word in (flag, value))])
+
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
         return self.records.entries()
+
+    def recent(self) -> list[Recent]:
+        """What happened last, by who wrote here."""
+        return [Recent(self.records.files, books) for books in self.records.books]
 
     def of_job(self, job: str) -> list[Entry]:
         """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
@@ -105,17 +116,6 @@ class Archive:
         self.records.read_again(hear)
 
 
-class PaceChange(msgspec.Struct, frozen=True):
-    """A change of pace and its reason, as the run noted it."""
-
-    at: str
-    run: str
-    message: str
-
-
-_pace_changes = msgspec.json.Decoder(PaceChange)
-
-
 @dataclass(frozen=True)
 class Recent:
     """The ends of the files of one who writes to a folder: what happened last, cheap to read however long they are."""
@@ -135,9 +135,9 @@ class Recent:
         """The last intents and ends of attempts."""
         return self._last(self.books.attempts, joblog.decode_note)
 
-    def pace(self) -> list[PaceChange]:
+    def pace(self) -> list[PaceNote]:
         """The last changes of pace."""
-        return self._last(self.books.pace, _pace_changes.decode)
+        return self._last(self.books.pace, joblog.decode_pace)
 
     def summary(self) -> Summary | None:
         """The verdict of the last run that could begin; None where there is none that can be read."""

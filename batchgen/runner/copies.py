@@ -54,7 +54,7 @@ class Copies:
         for path in self._paths:
             try:
                 if self._store.is_newer(path):
-                    self._store.mirror(path)
+                    self._store.files.mirror(path)
             except (StoreFailed, OSError) as error:
                 self._failure = printable(str(error))
         now_s = self._clock.monotonic()

@@ -67,6 +67,8 @@ def verify(path: Path, env: Mapping[str, str], wish: Wish, meter: Meter) -> Veri
             stack.callback(meter.close)
             manifest = path if path.is_file() else archive.manifest
             return _Look(archive, folder, wish, meter, since_s).all(manifest, env)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
 
@@ -99,7 +101,7 @@ class _Look:
         self._pictures()
         self._strangers()
         self._superseded()
-        had, name = self.sums["jobs"], str(manifest) if manifest else "MANIFEST"
+        had, name = self.sums["jobs"], archive.told(manifest) if manifest else "MANIFEST"
         self.notices += next_steps(len(self.lost), len(self.passing - self.lost), had, name)
         return Verification(
             output=str(archive.root),

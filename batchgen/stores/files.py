@@ -23,7 +23,16 @@ from batchgen.stores.objects import Objects
 from batchgen.world import Files
 
 _KEPT = (IMAGES, SUPERSEDED)
-_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
+_PIECE_BYTES = 8 << 20
+_TYPES = {
+    "png": "image/png",
+    "jpg": "image/jpeg",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NO_NAMES = {"", ".", ".."}
 
@@ -122,6 +131,16 @@ class StoreFiles:
         for name, _ in self.objects.below(folder):
             yield name.removeprefix(f"{folder}/").partition("/")[0]
 
+    def mirror(self, path: str) -> None:
+        """Upload a copy of a local file as it is now, beside the pictures. The last line of a log may be torn."""
+        handle = self.local.open(_local(path))
+        try:
+            size_bytes = self.local.size(handle)
+            pieces = _pieces(self.local, handle, size_bytes)
+            self.objects.put(path, next(pieces, b"") if size_bytes <= _PIECE_BYTES else pieces, _type(path))
+        finally:
+            self.local.close(handle)
+
     # What is local.
 
     def create(self, path: str) -> int:
@@ -172,7 +191,16 @@ def _local(path: str) -> str:
 
 def _attributes(file: str, data: bytes) -> dict[str, str]:
     """What is kept beside a picture: its type, its digest, and whose it is."""
-    stem, _, extension = file.partition("/")[2].rpartition(".")
+    stem = file.partition("/")[2].rpartition(".")[0]
     job = quote(stem.partition("~")[0], safe="/")
-    kind = {"Content-Type": _TYPES[extension]} if extension in _TYPES else {}
-    return {**kind, "sha256": hashlib.sha256(data).hexdigest(), "job": job}
+    return {**_type(file), "sha256": hashlib.sha256(data).hexdigest(), "job": job}
+
+
+def _type(path: str) -> dict[str, str]:
+    extension = path.rpartition(".")[2]
+    return {"Content-Type": _TYPES[extension]} if extension in _TYPES else {}
+
+
+def _pieces(files: Files, handle: int, size_bytes: int) -> Iterator[bytes]:
+    for offset in range(0, size_bytes, _PIECE_BYTES):
+        yield files.read_at(handle, offset, min(_PIECE_BYTES, size_bytes - offset))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from batchgen.address import Address
@@ -14,7 +14,6 @@ from batchgen.stores.objects import Objects
 from batchgen.world import Files, StoreFailed
 
 _PROBE = b"batchgen looks whether it may write, read and delete here\n"
-_PIECE_BYTES = 8 << 20
 
 
 class Store:
@@ -75,18 +74,6 @@ class Store:
         grows = path.endswith(".jsonl")
         return size_bytes is not None and not (grows and self.files.objects.size(path) == size_bytes)
 
-    def mirror(self, path: str) -> None:
-        """Upload a copy of a local file as it is now. The last line of a log may be torn."""
-        local = self.files.local
-        handle = local.open(path)
-        try:
-            size_bytes = local.size(handle)
-            pieces = _pieces(local, handle, size_bytes)
-            kind = {"Content-Type": "application/x-ndjson" if path.endswith(".jsonl") else "application/json"}
-            self.files.objects.put(path, next(pieces, b"") if size_bytes <= _PIECE_BYTES else pieces, kind)
-        finally:
-            local.close(handle)
-
 
 def owner(objects: Objects, mine: Mark | None) -> Mark | None:
     """The mark that lies in the store. Raises UsageError where it is another folder's than that of `mine`."""
@@ -116,8 +103,3 @@ def probe(objects: Objects, id: str) -> None:
     objects.delete(name)
     if objects.size(name) is not None:
         raise StoreFailed(f"{place}: the store keeps objects that were deleted")
-
-
-def _pieces(files: Files, handle: int, size_bytes: int) -> Iterator[bytes]:
-    for offset in range(0, size_bytes, _PIECE_BYTES):
-        yield files.read_at(handle, offset, min(_PIECE_BYTES, size_bytes - offset))
