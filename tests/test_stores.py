@@ -31,7 +31,7 @@ from batchgen.runner.session import open_session
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
 from batchgen.settings import Flags
 from batchgen.sink import LocalSink
-from batchgen.stores import MARK, Mark, Objects, Store, StoreFiles, probe
+from batchgen.stores import MARK, Mark, Objects, Store, StoreFiles, probe, read_mark
 from batchgen.stores import objects as objects_module
 from batchgen.stores.index import Index
 from batchgen.summary import Summary
@@ -315,6 +315,21 @@ def test_google_and_azure_are_asked_in_their_own_ways(monkeypatch: pytest.Monkey
 
 def google_key(url: str) -> str:
     return f'{{"gcs_base_url":"{url}","disable_oauth":true,"client_email":"","private_key":"","private_key_id":""}}'
+
+
+def test_without_the_package_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """obstore is an extra: who has not installed it is told so, at once."""
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(UsageError, match=r"s3://b/p: object stores need the package obstore.*pip install obstore"):
+        objects_at(NOTHING_LISTENS, "s3://b/p")
+
+
+def test_a_damaged_mark_is_not_taken_for_none(tmp_path: Path) -> None:
+    """A folder that no longer says where its pictures are is not used as if they were files."""
+    (tmp_path / MARK).parent.mkdir()
+    (tmp_path / MARK).write_bytes(b'{"id": ')
+    with pytest.raises(UsageError, match=r"store\.json is damaged: bring it back"):
+        read_mark(PosixFiles(tmp_path))
 
 
 # Publishing
