@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from batchgen import manifest, shards
+from batchgen import address, manifest, shards
+from batchgen.address import Address
 from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol import nebula
@@ -52,10 +53,14 @@ _OWN_FLAGS = (
 
 @dataclass(frozen=True)
 class Flags:
-    """What was said on the command line or by a calling program; None and empty are not said."""
+    """What was said on the command line or by a calling program; None and empty are not said.
+
+    `output` is the folder of log and state, where `store` does not say otherwise also that of the pictures.
+    """
 
     manifest: Path
     output: Path | None = None
+    store: str | None = None
     format: str | None = None
     api: str | None = None
     api_url: str | None = None
@@ -77,6 +82,7 @@ class Flags:
         manifest: str | os.PathLike[str],
         *,
         output: str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
         defaults: Sequence[str] | Mapping[str, Any] = (),
         prices: Sequence[str] | Mapping[str, float] = (),
         retry: Iterable[str] = (),
@@ -98,9 +104,14 @@ class Flags:
                 raise UsageError(f"{name} {said}: expected {' or '.join(choices)}")
         patterns = (only,) if isinstance(only, str) else tuple(only)
         seed = None if shuffle is None else str(shuffle)
+        store = str(output) if output is not None and address.is_store(str(output)) else None
+        if state is not None and store is None:
+            raise UsageError("--state goes with an object store: -o s3://BUCKET/PREFIX --state DIR")
+        folder = address.local_folder(output, state)
         return cls(
             manifest=Path(manifest),
-            output=None if output is None else Path(output),
+            output=None if folder is None else Path(folder),
+            store=store,
             limits=others,
             defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
             prices=[f"{k}={v}" for k, v in prices.items()] if isinstance(prices, Mapping) else prices,
@@ -133,6 +144,7 @@ class Settings:
     until: datetime | None = None
     embed: bool = True
     shared_account: bool = False
+    store: Address | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -185,6 +197,7 @@ def resolve(
         until=_until(flags.until, now, problems) if flags.until else None,
         shared_account=flags.shared_account,
         embed=_embed(flags, env, header, problems),
+        store=None if flags.store is None else address.resolve(flags.store, env, problems),
     )
     if problems:
         raise UsageError("\n".join(problems))
@@ -297,7 +310,7 @@ def _url(flags: Flags, env: Mapping[str, str], header: Header, style: str, probl
         problems.append(f"API address {shown!r}: expected https://HOST/PATH")
     elif parts.username or parts.password:
         problems.append(f"API address {shown!r}: a user or password in it would end up in messages; use the key")
-    elif parts.scheme == "http" and not _loopback(parts.hostname):
+    elif parts.scheme == "http" and not address.is_loopback(parts.hostname):
         problems.append(f"API address {shown!r}: http would send the key in the clear; use https")
     elif parts.query or parts.fragment:
         problems.append(f"API address {shown!r}: expected no ? or # part")
@@ -321,12 +334,3 @@ def _until(text: str, now: datetime, problems: list[str]) -> datetime | None:
     if moment - now > MAX_NIGHT:
         problems.append(f"--until {text}: that is more than 16 hours away, so this start comes too late (or too early)")
     return moment
-
-
-def _loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -12,18 +12,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
-from batchgen.folder import locked
+from batchgen.folder import alone, locked
 from batchgen.layout import PRIVATE
 from batchgen.model import Secret, Shard
 from batchgen.world import Account, Clock, Files, Randomness, Transport
 
 if TYPE_CHECKING:
     from batchgen.runner.context import Run
+    from batchgen.runner.session import Session
+    from batchgen.stores import Store
     from batchgen.writer import Committer, Writer
 
 
@@ -41,8 +44,8 @@ class Outside:
     """All that a run touches outside of itself.
 
     `begun` answers whether a run has been in an output folder; `hold` locks the folder, or a shard's part of it, or
-    raises FolderBusy, and gives its files. `link` opens the way to the server. `writer` starts what commits answers;
-    `pause` is how that waits for a full disk.
+    raises FolderBusy, and gives its files; `store` opens what keeps the pictures where the folder does not. `link`
+    opens the way to the server. `writer` starts what commits answers; `pause` is how that waits for a full disk.
     """
 
     clock: Clock
@@ -52,11 +55,12 @@ class Outside:
     link: Callable[[Run], AbstractAsyncContextManager[Link]]
     writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
     pause: Callable[[float], None]
+    store: Callable[[Session, Files], Store | None] = lambda session, local: None
 
 
 def real() -> Outside:
     """This machine and the network."""
-    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep)
+    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep, _store)
 
 
 def _begun(root: Path) -> bool:
@@ -71,6 +75,12 @@ def _hold(root: Path, shard: Shard | None) -> Iterator[Files]:
             yield files
         finally:
             files.close_root()
+
+
+def _store(session: Session, local: Files) -> Store | None:
+    from batchgen.runner.storage import store_of
+
+    return store_of(session.settings, local, partial(alone, session.settings.output.absolute()))
 
 
 def _link(this: Run) -> AbstractAsyncContextManager[Link]:
