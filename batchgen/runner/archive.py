@@ -20,11 +20,13 @@ from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, known_books, locked, read_state
 from batchgen.joblog import Note, PaceNote
 from batchgen.layout import PRIVATE, Books, books_among, superseded
-from batchgen.model import Entry, Picture, Shard, UsageError
+from batchgen.manifest import format_of
+from batchgen.model import BatchgenError, Entry, Picture, Shard, UsageError
 from batchgen.runner import process
 from batchgen.runner.session import Session, default_output, open_session
 from batchgen.runner.storage import OutputFiles, files_of
 from batchgen.settings import Flags
+from batchgen.sources import open_manifest
 from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
 from batchgen.world import Files
@@ -80,9 +82,16 @@ class Archive:
         return open_session(flags, env)
 
     def told(self, manifest: Path) -> str:
-        """What `batchgen run` needs to be told to go on here: the manifest, and where else than usual things are."""
-        folder = "" if self.root.resolve() == default_output(manifest).resolve() else str(self.root)
+        """What `batchgen run` needs to be told to go on here: the manifest, where else than usual things are, and what
+        the last run was told that makes its jobs what they are. Paths are absolute if that of the manifest is.
+        """
+        root = self.root.absolute() if manifest.is_absolute() else self.root
+        folder = "" if self.root.resolve() == default_output(manifest).resolve() else str(root)
         said = [("-o", self.store or folder), ("--state", folder if self.store else "")]
+        if state := self.state:
+            said += [("--api", state.api if state.api != _own_api(manifest, state.format) else "")]
+            said += [("--format", state.format if state.format != format_of(manifest.name) else "")]
+            said += [("-D", default) for default in state.defaults]
         return shlex.join([str(manifest), *(word for flag, value in said if value for word in (flag, value))])
 
     def entries(self) -> Iterator[Entry]:
@@ -183,6 +192,15 @@ def last_change_ns(root: Path) -> int:
     """When a log of the output folder got its last line (nanoseconds since 1970); 0 where there is none."""
     logs = [root / books.log for books in books_among(path.name for path in root.iterdir())]
     return max((log.stat().st_mtime_ns for log in logs), default=0)
+
+
+def _own_api(manifest: Path, form: str) -> str | None:
+    """The API that jobs go to where only the manifest says so; None where it cannot be read."""
+    try:
+        said = open_manifest(manifest, form or None).header().api
+    except BatchgenError:
+        return None
+    return said.style if said else "nebula"
 
 
 def root_of(path: Path) -> Path:
