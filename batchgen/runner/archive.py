@@ -32,6 +32,7 @@ from batchgen.summary import Summary
 from batchgen.world import Files
 
 TAIL_BYTES = 1 << 20
+_MOST_NAMED = 10
 T = TypeVar("T")
 
 
@@ -217,7 +218,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     root = _there(path)
     with _reading(root) as found:
         if found is None or not found[1].has_log:
-            raise _untouched(root)
+            raise _untouched(path, root)
         yield Archive(root, *found, _states(found[1]))
 
 
@@ -229,7 +230,7 @@ def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
     """
     root = _there(path)
     if not (root / PRIVATE).is_dir():
-        raise _untouched(root)
+        raise _untouched(path, root)
     with locked(root), _files(root) as files, closing(Folder(files)) as folder:
         leftovers = len(folder.leftovers())
         folder.load()
@@ -248,8 +249,15 @@ def _there(path: Path) -> Path:
     return root_of(path)
 
 
-def _untouched(root: Path) -> UsageError:
-    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
+def _untouched(path: Path, root: Path) -> UsageError:
+    """Names the output folders below or around `path`; where there are none, the command that makes one."""
+    within = sorted(str(each.parent) for each in root.glob(f"*/{PRIVATE}")) if root.is_dir() else []
+    around = [str(each) for each in path.absolute().parents if (each / PRIVATE).is_dir()]
+    if within or around:
+        more = ", …" if len(within) > _MOST_NAMED else ""
+        return UsageError(f"{path}: no run has been here, but in {', '.join((within or around)[:_MOST_NAMED])}{more}")
+    manifest = shlex.quote(str(path)) if path.is_file() else "MANIFEST"
+    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run {manifest}")
 
 
 @contextmanager
