@@ -441,7 +441,7 @@ def test_status_without_its_manifest(place: Place, capsys: pytest.CaptureFixture
     manifest.unlink()
     assert main(["status", str(place.output)]) == 0
     said = capsys.readouterr().out
-    assert "2 jobs done" in said and "manifest is not where it was" in said
+    assert "2 jobs done" in said and f"not at {manifest}; pending jobs cannot be counted" in said
 
 
 def test_status_of_a_run_whose_defaults_were_flags(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

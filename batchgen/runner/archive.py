@@ -61,8 +61,13 @@ class Archive:
     @property
     def manifest(self) -> Path | None:
         """The manifest that the folder belongs to; None where it is not in its place any more."""
-        found = (self.root / self.state.manifest).resolve() if self.state else None
+        found = self.manifest_place
         return found if found and found.is_file() else None
+
+    @property
+    def manifest_place(self) -> Path | None:
+        """Where the last run had its manifest, seen from the folder; None where no run says so."""
+        return (self.root / self.state.manifest).resolve() if self.state else None
 
     @property
     def store(self) -> str | None:
