@@ -319,6 +319,8 @@ def test_the_command_to_go_on_says_what_the_last_run_was_told(place: Place, caps
     assert main(["run", *said, "--quiet"]) == 0
     for path in (place.root / "outputs/rows/images").iterdir():
         path.unlink()
+    for refused in (["-D", "model=another", "--max-cost", "1"], [], ["-D", "width=x"]):
+        assert main(["run", str(manifest), *refused]) == 2
     assert main(["verify", str(manifest)]) == 3
     assert f"batchgen run {' '.join(said)}\n" in capsys.readouterr().out
     assert main(["run", *said, "--quiet"]) == 0
