@@ -12,14 +12,17 @@ import functools
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from batchgen.model import AttemptFailed, Failure, Job, Reply, Secret
+from batchgen.downloads import Downloads
+from batchgen.model import AttemptFailed, Failure, Job, Post, Reply, Secret
+from batchgen.protocol.answers import filled, links
 from batchgen.text import printable
 from batchgen.world import Clock
 
@@ -29,51 +32,67 @@ PING_TIMEOUT_S = 10.0
 REFUSAL_BODY_S = 5.0
 # A socket that idled may be closed by the server at the very moment it is used again, and the outcome is unknown then.
 KEEPALIVE_S = 4.0
-_KEPT_HEADERS = ("retry-after", "retry-after-ms", "date", "location")
+_KEPT_HEADERS = (
+    *("retry-after", "retry-after-ms", "date", "location"),
+    *("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+)
 _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, with which key: the generation URL and one that answers for free."""
+    """Where requests go, with which key and which other headers: the API's address, and a URL that answers for free."""
 
-    generate_url: str
+    url: str
     ping_url: str
     key: Secret
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Client:
     """Sends requests to one endpoint; use as an async context manager."""
 
     def __init__(
-        self, endpoint: Endpoint, encode: Callable[[Job], Awaitable[bytes]], clock: Clock, *, user_agent: str
+        self, endpoint: Endpoint, encode: Callable[[Job], Awaitable[Post]], clock: Clock, *, user_agent: str
     ) -> None:
         self._encode = encode
         self._endpoint, self._clock, self._user_agent = endpoint, clock, user_agent
         self._session: aiohttp.ClientSession | None = None
+        self._downloads = Downloads(
+            endpoint.url, _headers(endpoint.key, endpoint.headers), endpoint.key, _Resolver().resolve
+        )
 
     async def __aenter__(self) -> Client:
-        self._session = _new_session(self._endpoint.key, self._user_agent)
+        self._session = _new_session(self._endpoint.key, self._user_agent, self._endpoint.headers)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._downloads.close()
         if self._session:
             await self._session.close()
 
-    async def prepare(self, job: Job) -> bytes:
+    async def prepare(self, job: Job) -> Post:
         return await self._encode(job)
 
-    async def send(self, body: bytes, timeout_s: float) -> Reply:
+    async def send(self, post: Post, timeout_s: float) -> Reply:
         """One attempt. Raises AttemptFailed where no whole answer came within `timeout_s`."""
         try:
             # The library's own limits have been seen not to fire; this one is independent of them.
             async with asyncio.timeout(timeout_s + 1):
-                return await self._post(body, timeout_s)
+                return await self._post(post, timeout_s)
         except Exception as error:
             failure = _failure(error)
             raise AttemptFailed(failure, self._describe(error, failure, timeout_s)) from None
+
+    async def fetch(self, reply: Reply) -> Reply:
+        """The answer with the pictures that it links to. Raises AttemptFailed where one cannot be had."""
+        began_s = self._clock.monotonic()
+        pictures = await self._downloads.pictures(reply.links)
+        body = await asyncio.to_thread(filled, reply.body, pictures)
+        response_s = reply.response_s + self._clock.monotonic() - began_s
+        return msgspec.structs.replace(reply, body=body, links=(), response_s=response_s)
 
     async def reachable(self) -> bool:
         """Whether anything but a server error answers at the free address."""
@@ -87,16 +106,21 @@ class Client:
         except Exception:
             return False
 
-    async def _post(self, body: bytes, timeout_s: float) -> Reply:
+    async def _post(self, post: Post, timeout_s: float) -> Reply:
         assert self._session is not None
         began_s = self._clock.monotonic()
         async with self._session.post(
-            self._endpoint.generate_url, data=body, allow_redirects=False, timeout=_limits(timeout_s)
+            self._endpoint.url + post.path,
+            data=post.body,
+            headers={"Content-Type": post.content_type},
+            allow_redirects=False,
+            timeout=_limits(timeout_s),
         ) as response:
             first_byte_s = self._clock.monotonic() - began_s
             answer = await (_read(response) if response.status == 200 else _read_refusal(response))
             headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-            return Reply(response.status, headers, answer, first_byte_s, self._clock.monotonic() - began_s)
+            linked = links(answer) if response.status == 200 else ()
+            return Reply(response.status, headers, answer, first_byte_s, self._clock.monotonic() - began_s, linked)
 
     def _describe(self, error: Exception, failure: Failure, timeout_s: float) -> str:
         if isinstance(error, AttemptFailed):
@@ -106,12 +130,14 @@ class Client:
         return _words(error, self._endpoint.key)
 
 
-async def ask(url: str, key: Secret, timeout_s: float, *, user_agent: str) -> Reply:
+async def ask(
+    url: str, key: Secret, timeout_s: float, *, user_agent: str, headers: Mapping[str, str] | None = None
+) -> Reply:
     """One GET of an address that costs nothing. Raises AttemptFailed where no whole answer came within `timeout_s`."""
     try:
         async with (
             asyncio.timeout(timeout_s),
-            _new_session(key, user_agent) as session,
+            _new_session(key, user_agent, headers or {}) as session,
             session.get(url, allow_redirects=False) as response,
         ):
             return Reply(response.status, {}, await _read(response), 0.0, 0.0)
@@ -125,18 +151,23 @@ def _words(error: Exception, key: Secret) -> str:
     return printable(key.hide(f"{type(error).__name__}: {error}"))
 
 
-def _new_session(key: Secret, user_agent: str) -> aiohttp.ClientSession:
+def _new_session(key: Secret, user_agent: str, headers: Mapping[str, str]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=_Resolver()),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         headers={
-            "Authorization": f"Bearer {key.reveal()}",
-            "Content-Type": "application/json",
+            **_headers(key, headers),
             "Accept-Encoding": "identity",
             "User-Agent": user_agent,
         },
     )
+
+
+def _headers(key: Secret, headers: Mapping[str, str]) -> dict[str, str]:
+    """What says who asks."""
+    own = {name.lower(): value for name, value in headers.items()}
+    return ({"authorization": f"Bearer {key.reveal()}"} if key.reveal() else {}) | own
 
 
 class _Resolver(AbstractResolver):

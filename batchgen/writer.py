@@ -14,7 +14,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -41,6 +41,7 @@ class _Opened:
 
     draft: Draft
     pictures: tuple[tuple[Drawn, ImageFacts], ...]
+    usage: dict[str, Any] | None
     decode_s: float
 
 
@@ -106,7 +107,7 @@ class Committer:
             return error
         except Exception as error:  # one answer must never take the others of its group with it
             return error
-        return _Opened(work.draft, pictures, self.clock.monotonic() - began_s)
+        return _Opened(work.draft, pictures, answer.usage, self.clock.monotonic() - began_s)
 
     def _stage(
         self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: dict[str, Staged]
@@ -147,9 +148,10 @@ class Committer:
                     size_bytes=len(drawn.data),
                     sha256=staged.sha256,
                     inference_s=drawn.inference_s,
+                    revised_prompt=drawn.revised_prompt or msgspec.UNSET,
                 )
             )
-        return Saved(tuple(pictures), item.decode_s, notes=_oddities(item))
+        return Saved(tuple(pictures), item.decode_s, notes=_oddities(item), usage=item.usage)
 
     def _prepare(self, entries: Sequence[Entry], lines: Sequence[bytes]) -> None:
         done = [joblog.prepared(e, line) for e, line in zip(entries, lines, strict=True) if e.images]

@@ -22,19 +22,23 @@ from yarl import URL
 from batchgen import client as client_module
 from batchgen.client import Client, Endpoint
 from batchgen.clock import SystemClock
-from batchgen.model import AttemptFailed, Failure, Job, Reply, Secret
+from batchgen.model import AttemptFailed, Failure, Job, Post, Reply, Secret
 
 CANARY = "canary-key-0123456789"
 GENERATE, PING = "/images/generation", "/models"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def encode(of: Job) -> bytes:
-    return of.prompt.encode()
+def post(body: bytes = b"{}") -> Post:
+    return Post(GENERATE, "application/json", body)
+
+
+async def encode(of: Job) -> Post:
+    return post(of.prompt.encode())
 
 
 def client_of(url: str) -> Client:
-    return Client(Endpoint(url + GENERATE, url + PING, Secret(CANARY)), encode, SystemClock(), user_agent="batchgen/9")
+    return Client(Endpoint(url, url + PING, Secret(CANARY)), encode, SystemClock(), user_agent="batchgen/9")
 
 
 @asynccontextmanager
@@ -76,7 +80,7 @@ async def raw(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
 async def failure_of(client: Client, timeout_s: float = 30.0) -> AttemptFailed:
     """How an attempt fails; its words never hold the key."""
     with pytest.raises(AttemptFailed) as caught:
-        await client.send(b"{}", timeout_s)
+        await client.send(post(), timeout_s)
     assert CANARY not in str(caught.value) + repr(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
     return caught.value
@@ -140,7 +144,7 @@ async def test_being_cancelled_is_no_failure() -> None:
         mocked.post("https://api.test" + GENERATE, exception=asyncio.CancelledError())
         async with client_of("https://api.test") as client:
             with pytest.raises(asyncio.CancelledError):
-                await client.send(b"{}", 30)
+                await client.send(post(), 30)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,7 @@ async def test_a_dead_server_is_not_reachable() -> None:
 
 async def test_preparing_is_left_to_the_encoder() -> None:
     """The body that is sent is the one that the encoder made."""
-    assert await client_of("https://api.test").prepare(job(prompt="a bear")) == b"a bear"
+    assert await client_of("https://api.test").prepare(job(prompt="a bear")) == post(b"a bear")
 
 
 # What really leaves the machine
@@ -181,7 +185,7 @@ async def test_a_request_is_what_it_should_be_and_nothing_more() -> None:
         return response
 
     async with serving(handler) as (client, _):
-        replies = [await client.send(b'{"prompt": "a fox"}', 30) for _ in range(2)]
+        replies = [await client.send(post(b'{"prompt": "a fox"}'), 30) for _ in range(2)]
         assert await client.reachable()
     assert [(request.method, request.path) for request, _ in seen] == [("POST", GENERATE)] * 2 + [("GET", PING)]
     for request, body in seen[:2]:
@@ -209,7 +213,7 @@ async def test_redirects_are_handed_back_not_followed(status: int) -> None:
         return web.Response(status=status, headers={"Location": "/elsewhere"})
 
     async with serving(handler) as (client, _):
-        reply = await client.send(b"{}", 30)
+        reply = await client.send(post(), 30)
         await client.reachable()
     assert (reply.status, reply.headers["location"]) == (status, "/elsewhere")
     assert elsewhere == []
@@ -229,7 +233,7 @@ async def test_the_environment_changes_neither_way_nor_key(monkeypatch: pytest.M
         return web.Response()
 
     async with serving(handler) as (client, _):
-        assert (await client.send(b"{}", 30)).status == 200
+        assert (await client.send(post(), 30)).status == 200
         assert await client.reachable()
     assert seen == [f"Bearer {CANARY}"] * 2
 
@@ -272,7 +276,7 @@ async def test_an_answer_of_just_the_cap_is_whole(monkeypatch: pytest.MonkeyPatc
         return web.Response(body=b"x" * 100_000)
 
     async with serving(handler) as (client, _):
-        assert len((await client.send(b"{}", 30)).body) == 100_000
+        assert len((await client.send(post(), 30)).body) == 100_000
 
 
 CUT = {
@@ -302,7 +306,7 @@ async def test_half_a_picture_is_none(head: bytes) -> None:
 async def test_a_refusal_is_one_by_its_status_however_little_of_it_arrives(head: bytes, status: int) -> None:
     """An error answer that ends early still says what it says."""
     async with raw(cutting(head % status)) as client:
-        reply = await client.send(b"{}", 30)
+        reply = await client.send(post(), 30)
     assert (reply.status, reply.body) == (status, b"half an answer")
 
 
@@ -374,7 +378,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
 
     async with raw(talk) as client:
         for _ in range(3):
-            assert (await client.send(b"{}", 30)).body == b"ok"
+            assert (await client.send(post(), 30)).body == b"ok"
             await let_go.wait()
             let_go.clear()
 
@@ -394,7 +398,7 @@ async def test_only_a_connection_that_was_just_busy_is_used_again(
 
     async with raw(talk) as client:
         for _ in range(3):
-            await client.send(b"{}", 30)
+            await client.send(post(), 30)
     assert len(peers) == connections
 
 
@@ -408,7 +412,7 @@ async def test_a_large_answer_whose_server_closes_at_once_is_whole() -> None:
         writer.close()
 
     async with raw(talk) as client:
-        assert (await client.send(b"{}", 30)).body == body
+        assert (await client.send(post(), 30)).body == body
 
 
 async def test_a_server_that_echoes_the_key_is_quoted_without_it() -> None:

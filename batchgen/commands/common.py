@@ -41,9 +41,18 @@ def manifest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="output folder (default: outputs/<manifest name> in the nearest folder above the manifest with outputs/)",
     )
-    parser.add_argument("--api", metavar="STYLE", help="nebula (default) or sandbox, the built-in stand-in")
+    parser.add_argument(
+        "--api",
+        metavar="STYLE",
+        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in)",
+    )
     parser.add_argument("--api-url", metavar="URL", help="another address of the API")
-    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="where the key is, instead of NEBULA_API_KEY")
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="where the key is, instead of the environment (NEBULA_API_KEY, OPENAI_API_KEY)",
+    )
     parser.add_argument(
         "-D",
         dest="defaults",

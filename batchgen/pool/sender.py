@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from batchgen import failures, joblog
 from batchgen.joblog import Intent
-from batchgen.model import AttemptFailed, BadAnswer, Entry, Failure, Reply, ServerError
+from batchgen.model import AttemptFailed, BadAnswer, Entry, Failure, Post, Reply, ServerError
 from batchgen.pacing import QUOTA_HINT_S, retry_after_s
 from batchgen.pool.task import Fault, Policy, Sent, Task
 from batchgen.protocol import read_error
@@ -58,7 +58,7 @@ class Sender:
         self._fastest_s: dict[str, float] = {}
 
     async def attempt(
-        self, task: Task, body: bytes, answered: Callable[[Reply | None], None]
+        self, task: Task, post: Post, answered: Callable[[Reply | None], None]
     ) -> tuple[Sent, Entry | Fault]:
         """Send one request for the task and save what comes; `answered` is called when the network is done with.
 
@@ -70,7 +70,7 @@ class Sender:
         await self._intents.add(joblog.encode(intent))
         reply = None
         try:
-            reply = await self._transport.send(body, policy.timeout_s)
+            reply = await self._transport.send(post, policy.timeout_s)
         except AttemptFailed as error:
             return sent, Fault(error.failure, str(error))
         except Exception as error:  # whatever the transport lets slip concerns this job alone
@@ -79,6 +79,11 @@ class Sender:
             answered(reply)
         if reply.status != 200:
             return sent, self._refusal(task, reply, read_error(policy.key.hide_bytes(reply.body)))
+        if reply.links:
+            try:
+                reply = await self._transport.fetch(reply)
+            except Exception as error:  # whatever it was: the picture is paid for, and may still be fetched by hand
+                return sent, Fault(Failure.DOWNLOAD, str(error), reply.status, urls=reply.links)
         result = await self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
         return sent, self._outcome(task, reply, result)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 import batchgen
 from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Secret
-from batchgen.protocol import nebula, read_error
+from batchgen.protocol import read_error
 from batchgen.runner.session import Session, need_key
-from batchgen.settings import SANDBOX
 from batchgen.text import printable
 
 TIMEOUT_S = 10.0
@@ -41,10 +41,14 @@ class Offer(msgspec.Struct, frozen=True):
 async def ask(session: Session) -> Offer:
     """Ask for models and balance. Raises UsageError without a key, AccountRefused where the key is wrong."""
     need_key(session)
+    style, headers = session.settings.api, session.settings.place.headers
     notices: list[str] = []
+    balance = None
     async with _address(session) as (url, key):
-        models = await _get(url + nebula.MODELS_PATH, key, nebula.decode_models, "the models", notices)
-        balance = await _get(url + nebula.CREDITS_PATH, key, nebula.decode_credits, "the balance", notices)
+        way = _Way(url, key, headers, notices)
+        models = await way.get(style.models_path, style.decode_models, "the models")
+        if style.credits_path and style.decode_credits:
+            balance = await way.get(style.credits_path, style.decode_credits, "the balance")
     return Offer(
         models={model.name: model.price_usd for model in models or () if model.makes_pictures},
         other_models=frozenset(model.name for model in models or () if not model.makes_pictures),
@@ -53,30 +57,38 @@ async def ask(session: Session) -> Offer:
     )
 
 
-async def _get(
-    url: str, key: Secret, decode: Callable[[bytes], _Found], what: str, notices: list[str]
-) -> _Found | None:
-    from batchgen.client import ask as get
+@dataclass(frozen=True)
+class _Way:
+    """The way to the API's free answers; what cannot be had is told in `notices`."""
 
-    try:
-        reply = await get(url, key, TIMEOUT_S, user_agent=f"batchgen/{batchgen.__version__}")
-        if reply.status == _UNAUTHORIZED:
-            said = key.hide(read_error(reply.body).message)
-            raise AccountRefused(f"the API refused the key: {said}")
-        if reply.status != 200:
-            hint = "; look at the API address" if reply.status == _NOT_FOUND else ""
-            notices.append(f"{what} could not be asked for: status {reply.status}{hint}")
+    url: str
+    key: Secret
+    headers: Mapping[str, str]
+    notices: list[str]
+
+    async def get(self, path: str, decode: Callable[[bytes], _Found], what: str) -> _Found | None:
+        from batchgen.client import ask as get
+
+        try:
+            agent = f"batchgen/{batchgen.__version__}"
+            reply = await get(self.url + path, self.key, TIMEOUT_S, user_agent=agent, headers=self.headers)
+            if reply.status == _UNAUTHORIZED:
+                said = self.key.hide(read_error(reply.body).message)
+                raise AccountRefused(f"the API refused the key: {said}")
+            if reply.status != 200:
+                hint = "; look at the API address" if reply.status == _NOT_FOUND else ""
+                self.notices.append(f"{what} could not be asked for: status {reply.status}{hint}")
+                return None
+            return decode(reply.body)
+        except (AttemptFailed, BadAnswer) as error:
+            self.notices.append(f"{what} could not be asked for: {error}")
             return None
-        return decode(reply.body)
-    except (AttemptFailed, BadAnswer) as error:
-        notices.append(f"{what} could not be asked for: {error}")
-        return None
 
 
 @asynccontextmanager
 async def _address(session: Session) -> AsyncIterator[tuple[str, Secret]]:
     settings = session.settings
-    if settings.style != SANDBOX:
+    if not settings.api.stands_in:
         assert settings.key is not None
         yield settings.url, settings.key
         return

@@ -246,7 +246,7 @@ def _session(story: Story, clock: WallClock, flags: dict[str, Any]) -> Any:
 def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> Outside:
     @asynccontextmanager
     async def link(this: Run) -> AsyncIterator[Link]:
-        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_request))
+        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_post))
         limits = this.settings.limits
         pace = Pace(limits.requests_per_minute, limits.requests_per_day)
         # A folder in the place of the file is a store that cannot be used.
