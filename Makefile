@@ -7,7 +7,7 @@ API ?= sandbox
 SEEDS ?= 0 5000
 INTEROP := tests/interop/node_modules/.package-lock.json
 
-.PHONY: help run test soak nights endurance bench mutants format clean
+.PHONY: help run test debian soak nights endurance bench mutants format clean
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -16,12 +16,20 @@ help: ## list these targets
 run: $(VENV)/installed ## make the pictures of MANIFEST (jobs/demo.yaml) by API (sandbox; nebula for real ones)
 	@exec $(BIN)/batchgen run $(MANIFEST) --api $(API)
 
-test: $(VENV)/installed-dev $(INTEROP) ## what CI runs: style, types, import contract, tests with coverage
+test: $(VENV)/installed-dev debian $(INTEROP) ## what CI runs: style, types, import contract, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+# Programs that tests read pictures and pages with: installed where that is possible, else their tests are skipped.
+debian:
+	@missing=; for name in $$(cat tests/debian.txt); do dpkg -s $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; then exit 0; fi; \
+	echo "not installed, tests that need them are skipped:$$missing"
 
 soak: $(VENV)/installed-dev ## the long form of crash tests and properties: all file operations, hundreds of kills, new examples
 	BATCHGEN_SOAK=1 $(BIN)/python -m pytest tests/test_crash.py --timeout 3600 -q

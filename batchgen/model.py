@@ -165,12 +165,13 @@ class Api(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a manifest says beside its jobs."""
+    """What a manifest says beside its jobs; `embed`: whether pictures are to carry their parameters."""
 
     api: Api | None = None
     limits: dict[str, Any] = {}
     prices_usd: dict[str, float] = {}
     defaults: dict[str, Any] = {}
+    embed: bool | None = None
 
 
 class FileInput(msgspec.Struct, frozen=True):
@@ -309,7 +310,8 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 class Picture(msgspec.Struct, frozen=True):
     """One saved picture; `file` is relative to the output folder, `inference_s` is the server's number.
 
-    `revised_prompt` is what the server says it drew instead of the prompt; left out where it says nothing.
+    `size_bytes` and `sha256` are of the file; `received_sha256` is of the server's bytes, left out where they are the
+    same. `revised_prompt` is what the server says it drew instead of the prompt, left out where it says nothing.
     """
 
     file: str
@@ -320,6 +322,7 @@ class Picture(msgspec.Struct, frozen=True):
     size_bytes: int
     sha256: str
     inference_s: float | None
+    received_sha256: str | msgspec.UnsetType = msgspec.UNSET
     revised_prompt: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -327,7 +330,8 @@ class Timings(msgspec.Struct, frozen=True):
     """Where a job's time went, in seconds.
 
     `queued_s`: ready, but waiting for its turn. `waited_s`: backing off after a failure. `first_byte_s` and
-    `response_s`: of the last attempt. `decode_s`, `save_s`: decoding and checking, writing. `total_s`: from the first
+    `response_s`: of the last attempt. `decode_s`, `save_s`: decoding, checking and
+    embedding, writing. `total_s`: from the first
     time the job was ready until its entry was written.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from batchgen.manifest import EXPANDING, FIELDS, LIMITS, Field, Format
+from batchgen.manifest import EXPANDING, FIELDS, LIMITS, SWITCHES, Field, Format
 from batchgen.manifest.document import API, PRICE
 
 # The newest draft that every editor's YAML support knows.
@@ -43,6 +43,7 @@ def schema() -> _Schema:
                     "type": ["object", "null"],
                     "additionalProperties": _field(PRICE),
                 },
+                **_fields(SWITCHES),
                 "defaults": _mapping("what holds for every job that does not say otherwise", _job_fields(own=False)),
                 "jobs": {"$ref": "#/definitions/jobs"},
             },

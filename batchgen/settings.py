@@ -15,7 +15,7 @@ from typing import Any
 
 from batchgen import endpoint, manifest
 from batchgen.endpoint import Place
-from batchgen.manifest import LIMITS
+from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
 from batchgen.protocol.styles import STYLES, Style
 from batchgen.text import printable
@@ -39,7 +39,7 @@ class Limits:
     timeout_s: float = 180.0
 
 
-_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota")
+_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Flags:
     max_runtime_s: float | None = None
     until: str | None = None
     on_quota: str = "stop"
+    embed: bool | None = None
 
     @classmethod
     def of(
@@ -115,6 +116,7 @@ class Settings:
     wait_for_quota: bool
     max_runtime_s: float | None = None
     until: datetime | None = None
+    embed: bool = True
 
     @property
     def style(self) -> str:
@@ -182,6 +184,7 @@ def resolve(
         wait_for_quota=flags.on_quota == "wait",
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
+        embed=_embed(flags, env, header, problems),
     )
     if problems:
         raise UsageError("\n".join(problems))
@@ -191,7 +194,7 @@ def resolve(
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
     by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *LIMITS)}
+    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS)}
     for variable in env:
         if variable.startswith(_PREFIX) and variable not in known:
             near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
@@ -202,6 +205,14 @@ def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list
         source = f" in {_variable(limit)}" if limit in by_env and limit not in by_flag else ""
         problems.append(f"{what}{source}" + (f"; {fix}" if fix else ""))
     return Limits(**clean)
+
+
+def _embed(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> bool:
+    variable = _variable("embed")
+    by_env, complaints = manifest.check_each({"embed": env.get(variable, "").strip() or None}, SWITCHES)
+    problems += [f"{what} in {variable}" for _, what, _ in complaints]
+    said = (flags.embed, by_env.get("embed"), header.embed)
+    return next((value for value in said if value is not None), True)
 
 
 def _variable(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -22,8 +23,10 @@ from batchgen import joblog
 from batchgen.images import ImageFacts
 from batchgen.joblog import Draft, Saved
 from batchgen.layout import picture_file
-from batchgen.model import BadAnswer, Entry, Outcome, Picture, Secret, ServerError, StorageError
+from batchgen.metadata import Embedded
+from batchgen.model import BadAnswer, Entry, Job, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
+from batchgen.text import printable
 from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
 
 T = TypeVar("T")
@@ -36,11 +39,21 @@ _HOPEFUL = _FULL | {errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
+class _Ready:
+    """A picture as it is to be written; `received_sha256` is of the server's bytes, where they are others."""
+
+    drawn: Drawn
+    facts: ImageFacts
+    received_sha256: str | msgspec.UnsetType
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Opened:
-    """An answer's pictures, decoded and checked, before they are written."""
+    """An answer's pictures, decoded, checked and finished, before they are written."""
 
     draft: Draft
-    pictures: tuple[tuple[Drawn, ImageFacts], ...]
+    pictures: tuple[_Ready, ...]
     usage: dict[str, Any] | None
     decode_s: float
 
@@ -56,6 +69,7 @@ class Committer:
     clock: Clock
     pause: Callable[[float], None]
     key: Secret
+    finish: Callable[[bytes, ImageFacts, Job], Embedded] = lambda data, facts, job: Embedded(data)
     on_full: Callable[[str], None] = lambda message: None
 
     def commit(self, group: Sequence[Work]) -> list[Result]:
@@ -100,6 +114,7 @@ class Committer:
                 hidden = self.decode(self.key.hide_bytes(work.body))
                 return hidden if isinstance(hidden, ServerError) else answer
             pictures = tuple((drawn, self.check(drawn.data)) for drawn in answer.pictures)
+            ready = tuple(self._finished(drawn, facts, work.draft.job) for drawn, facts in pictures)
         except BadAnswer as error:
             last = work.draft.attempts[-1]
             with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
@@ -107,7 +122,16 @@ class Committer:
             return error
         except Exception as error:  # one answer must never take the others of its group with it
             return error
-        return _Opened(work.draft, pictures, answer.usage, self.clock.monotonic() - began_s)
+        return _Opened(work.draft, ready, answer.usage, self.clock.monotonic() - began_s)
+
+    def _finished(self, drawn: Drawn, facts: ImageFacts, job: Job) -> _Ready:
+        """The picture with what belongs into it; as it came where that fails, for it is paid for."""
+        try:
+            data, notes = self.finish(drawn.data, facts, job)
+        except Exception as error:
+            data, notes = drawn.data, (f"no metadata was embedded: {printable(str(error), 200)}",)
+        received = msgspec.UNSET if data is drawn.data else hashlib.sha256(drawn.data).hexdigest()
+        return _Ready(msgspec.structs.replace(drawn, data=data), facts, received, notes)
 
     def _stage(
         self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: dict[str, Staged]
@@ -134,7 +158,8 @@ class Committer:
 
     def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> Saved:
         pictures = []
-        for position, (drawn, facts) in enumerate(item.pictures):
+        for position, ready in enumerate(item.pictures):
+            drawn, facts = ready.drawn, ready.facts
             staged = self.sink.stage(drawn.data)
             file = picture_file(item.draft.job.id, position, drawn.index, facts.extension)
             moves[file] = staged
@@ -149,6 +174,7 @@ class Committer:
                     sha256=staged.sha256,
                     inference_s=drawn.inference_s,
                     revised_prompt=drawn.revised_prompt or msgspec.UNSET,
+                    received_sha256=ready.received_sha256,
                 )
             )
         return Saved(tuple(pictures), item.decode_s, notes=_oddities(item), usage=item.usage)
@@ -171,11 +197,12 @@ def _oddities(item: _Opened) -> tuple[str, ...]:
     """What about the answer was not as asked, in words for the log."""
     request, notes = item.draft.job.request, []
     asked = (request.get("width"), request.get("height"))
-    for _, facts in item.pictures:
+    for facts in (ready.facts for ready in item.pictures):
         if any(want not in (None, got) for want, got in zip(asked, (facts.width, facts.height), strict=True)):
             notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {asked[0]} x {asked[1]}")
     if len(item.pictures) > 1 and "n" not in request:
         notes.append(f"{len(item.pictures)} pictures came for one request")
+    notes += [note for ready in item.pictures for note in ready.notes]
     return tuple(dict.fromkeys(notes))
 
 

@@ -136,6 +136,14 @@ jobs: []
     assert short is not None and short.style == "sandbox"
 
 
+def test_a_switch_is_true_or_false() -> None:
+    """`embed` takes the two words of YAML and nothing that only looks like them; left empty it is not said."""
+    said = [read("m", Format.YAML, [f"embed: {word}\n".encode(), b"jobs: []"]).header.embed for word in ("false", "")]
+    assert said == [False, None]
+    assert problems_of("yaml", "embed: no\njobs: []") == ["m:1:8: embed: expected true or false, got 'no'"]
+    assert problems_of("yaml", "embd: true\njobs: []") == ["m:1:1: 'embd' is not known here; did you mean 'embed'?"]
+
+
 TEN_MISTAKES = """\
 limits: {concurrency: 0}
 defaults: {heigth: 512}

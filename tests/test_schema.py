@@ -49,6 +49,7 @@ api: {style: openai, url: "http://127.0.0.1:9997/v1", key_env: MY_KEY}
 limits: {concurrency: 8, requests_per_minute: 0.5, requests_per_day: 1, max_cost_usd: "5", max_requests: 1,
          attempts: 100, uncertain_retries: 0, timeout_s: 86400}
 prices_usd: {a/b: 0.003, c: 0}
+embed: false
 defaults: {model: 010, width: "512", params: {scheduler: ddim}}
 jobs: [{id: 010, prompt: 1e3, negative_prompt: "", width: 65536, height: 1, num_steps: 10000, guidance_scale: -1.5,
         seed: -1, image: a.png, mask: b.png, params: {anything: [1, {deep: null}]}, meta: {n: 1}}]

@@ -135,12 +135,33 @@ def test_a_senseless_limit_names_the_variable_that_said_it() -> None:
         ("BATCHGEN_RPM", "did you mean BATCHGEN_REQUESTS_PER_MINUTE?"),
         ("BATCHGEN_MAX_COST", "did you mean BATCHGEN_MAX_COST_USD?"),
         ("BATCHGEN_API_URI", "did you mean BATCHGEN_API_URL?"),
-        ("BATCHGEN_OUTPUT", "known: BATCHGEN_API, BATCHGEN_API_URL, BATCHGEN_CONCURRENCY, "),
+        ("BATCHGEN_OUTPUT", "known: BATCHGEN_API, BATCHGEN_API_URL, BATCHGEN_EMBED, BATCHGEN_CONCURRENCY, "),
     ],
 )
 def test_an_unknown_variable_is_told_with_the_one_that_was_meant(variable: str, told: str) -> None:
     """A variable named after a flag is told with the name that holds, one that is like nothing with all there are."""
     assert refusal({variable: "3"}).startswith(f"{variable} is not a known variable; {told}")
+
+
+@pytest.mark.parametrize(
+    ("flag", "env", "header", "found"),
+    [
+        (None, "", None, True),
+        (None, "", False, False),
+        (None, "true", False, True),
+        (None, " False ", True, False),
+        (True, "false", False, True),
+        (False, "true", True, False),
+    ],
+)
+def test_embedding_is_on_unless_switched_off(flag: bool | None, env: str, header: bool | None, found: bool) -> None:
+    """The flag beats the variable, the variable beats the manifest, and what nobody says is on."""
+    assert settings({"BATCHGEN_EMBED": env}, Header(embed=header), embed=flag).embed is found
+
+
+def test_a_switch_takes_two_words() -> None:
+    """What is neither true nor false is refused, with the variable that said it."""
+    assert refusal({"BATCHGEN_EMBED": "off"}) == "embed: expected true or false, got 'off' in BATCHGEN_EMBED"
 
 
 def test_an_unknown_limit_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import io
 import os
 import re
@@ -20,7 +21,8 @@ from batchgen import images, joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder
 from batchgen.joblog import Draft
-from batchgen.model import BadAnswer, Entry, Outcome, Secret, ServerError, StorageError
+from batchgen.metadata import Embedded
+from batchgen.model import BadAnswer, Entry, Job, Outcome, Secret, ServerError, StorageError
 from batchgen.protocol import Drawn, nebula
 from batchgen.sink import LocalSink
 from batchgen.world import Delivery, Result, SyncFailed, Verdict, Work
@@ -278,6 +280,42 @@ def test_a_picture_of_another_size_is_kept_and_noted(desk: Desk, asked: dict[str
     [result] = desk.commit(delivery("a", **asked))
     assert isinstance(result, Entry) and result.outcome is Outcome.DONE
     assert [note.startswith("the picture is 8 x 4, asked for was") for note in result.notes] == [True] * noted
+
+
+# What is put into pictures
+
+
+def test_the_log_tells_of_the_file_and_of_what_was_received(desk: Desk) -> None:
+    """Where a picture is finished before it is written, size and digest are the file's, which is what adoption and
+    verification compare; the digest of the server's bytes stands beside them, and notes are kept."""
+    desk.committer.finish = lambda data, facts, job: Embedded(data + f" of {job.id}".encode(), ("a note",))
+    [result] = desk.commit(delivery("a"))
+    assert isinstance(result, Entry) and result.notes == ("a note",)
+    [kept] = result.images
+    written = (desk.root / kept.file).read_bytes()
+    assert written == picture() + b" of a"
+    assert (kept.size_bytes, kept.sha256) == (len(written), hashlib.sha256(written).hexdigest())
+    assert kept.received_sha256 == hashlib.sha256(picture()).hexdigest()
+    assert desk.log == [result]
+
+
+def test_a_picture_that_is_written_as_it_came_has_one_digest(desk: Desk) -> None:
+    """Without embedding the log says nothing twice."""
+    desk.commit(delivery("a"))
+    assert b"received" not in (desk.root / "log.jsonl").read_bytes()
+
+
+def test_what_cannot_be_finished_is_saved_as_it_came(desk: Desk) -> None:
+    """A paid picture is never lost over its metadata: the server's bytes are written, and the entry notes it."""
+
+    def fail(data: bytes, facts: images.ImageFacts, job: Job) -> Embedded:
+        raise IndexError("odd\npicture")
+
+    desk.committer.finish = fail
+    [result] = desk.commit(delivery("a"))
+    assert isinstance(result, Entry) and result.outcome is Outcome.DONE
+    assert result.notes == ("no metadata was embedded: odd picture",)
+    assert (desk.root / "images/a.png").read_bytes() == picture()
 
 
 # Bad company

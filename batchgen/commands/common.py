@@ -20,7 +20,7 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("", "--max-cost", "max_cost_usd", "US dollars that this output may cost over all its runs"),
     ("", "--max-requests", "max_requests", "requests that this output may take over all its runs"),
 )
-_RUN_ONLY = ("give_up_after_s", "max_runtime_s", "until", "on_quota")
+_RUN_ONLY = ("embed", "give_up_after_s", "max_runtime_s", "until", "on_quota")
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
 _SHARED = ("output", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 
@@ -68,6 +68,12 @@ def manifest_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODEL=USD",
         help="a picture's price (repeatable)",
+    )
+    parser.add_argument(
+        "--embed",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="write into each picture what it was made from (default), or keep the server's bytes exactly",
     )
     choice = parser.add_argument_group("which jobs")
     choice.add_argument(

@@ -111,6 +111,11 @@ class Records:
         for rows in self.fold.each():
             yield joblog.decode(self._line(max(row.offset for row in rows)))
 
+    def job_entries(self, job: str) -> list[Entry]:
+        """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
+        offsets = sorted((row.offset for row in self.fold.rows(job)), reverse=True)
+        return [joblog.decode(self._line(offset)) for offset in offsets]
+
     def last_entry(self, job: str) -> Entry | None:
         """The entry that the log holds last for a job, whatever its fingerprint."""
         offset = max((row.offset for row in self.fold.rows(job)), default=None)

@@ -10,7 +10,19 @@ from msgspec import Meta
 
 from batchgen import text
 from batchgen.manifest import yaml12
-from batchgen.manifest.fields import FIELDS, LIMITS, NESTED, TEXT_FIELDS, Field, Wrong, check, check_each, nearest
+from batchgen.manifest.fields import (
+    FIELDS,
+    LIMITS,
+    NESTED,
+    SWITCHES,
+    TEXT_FIELDS,
+    Field,
+    Wrong,
+    check,
+    check_each,
+    nearest,
+    shown,
+)
 from batchgen.manifest.include import OWN, Include, Open, read_entry
 from batchgen.manifest.jobs import Rules, survey
 from batchgen.manifest.mistakes import Mistakes
@@ -46,7 +58,7 @@ API = {
 }
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _ENTRY = frozenset((*FIELDS, *OWN))
-_TOP = ("api", "limits", "prices_usd", "defaults", "jobs")
+_TOP = ("api", "limits", "prices_usd", *SWITCHES, "defaults", "jobs")
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,7 @@ class _Reader:
             self._section("limits", sections, LIMITS),
             self._section("prices_usd", sections, None),
             self._defaults(defaults) if defaults else {},
+            **self._switches(sections),
         )
         return Document(header, self._jobs(root), _places(defaults, FIELDS) if defaults else nowhere)
 
@@ -143,6 +156,14 @@ class _Reader:
         for complaint in complaints:
             self._complain(node.place, complaint.what.replace("style", "api", 1))
         return Api(**clean)
+
+    def _switches(self, sections: Mapping[str, Node]) -> dict[str, Any]:
+        """What is said of the whole run beside limits; unlike in a variable, no text will do for true or false."""
+        found = {name: sections[name] for name in SWITCHES if name in sections}
+        for name, node in found.items():
+            if not isinstance(node.value, bool):
+                self._complain(node.place, f"{name}: expected {SWITCHES[name].expects}, got {shown(node.value)}")
+        return {name: node.value for name, node in found.items()}
 
     def _section(self, name: str, sections: Mapping[str, Node], table: Mapping[str, Field] | None) -> dict[str, Any]:
         """The checked values of a mapping; without a table its keys are free and its values are prices."""

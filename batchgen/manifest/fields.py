@@ -128,6 +128,11 @@ LIMITS = _table(
 )
 """What `limits` of a manifest, and the flags of the same names, may hold."""
 
+SWITCHES = _table(
+    Field("embed", bool, "true or false", "whether pictures carry their parameters; false: the server's bytes exactly"),
+)
+"""What else a manifest says of the whole run."""
+
 SHORT = {"rpm": "requests_per_minute", "rpd": "requests_per_day"}
 """Limits as the flags call them."""
 

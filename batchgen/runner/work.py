@@ -26,6 +26,7 @@ from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
 from batchgen.protocol.answers import decode_answer
 from batchgen.runner.context import Run
+from batchgen.runner.finish import finisher
 from batchgen.sink import LocalSink
 from batchgen.writer import Committer
 
@@ -55,6 +56,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 clock=this.clock,
                 pause=outside.pause,
                 key=link.key,
+                finish=finisher(this.settings),
             )
             writer = outside.writer(committer, loop)
             pool = Pool(

@@ -97,7 +97,7 @@ async def test_the_demo_with_only_its_api_changed(place: Place, aimock: str) -> 
     """All its pictures are made by a server that is not ours, with timings in the log, and no invented inference."""
     text = DEMO.read_text().replace("api: sandbox", f"api: {{style: openai, url: {aimock}/v1}}")
     manifest = place.write("m.yaml", text)
-    summary = await batchgen.run_async(manifest)
+    summary = await batchgen.run_async(manifest, embed=False)
     assert (summary.exit_code, summary.done, summary.requests) == (0, 6, 6)
     for entry in place.log:
         assert (entry["outcome"], entry["inference_s"], entry["api"]) == ("done", None, "openai")
@@ -114,7 +114,7 @@ async def test_pictures_are_edited(place: Place, aimock: str) -> None:
         {"id": "cap", "prompt": "a cap", "image": "head.jpg", "mask": "head.jpg"},
         api={"style": "openai", "url": f"{aimock}/v1"},
     )
-    summary = await batchgen.run_async(manifest)
+    summary = await batchgen.run_async(manifest, embed=False)
     assert (summary.exit_code, place.files()) == (0, {"cap.jpg"})
     assert any(entry["path"] == "/v1/images/edits" for entry in journal(aimock))
 
@@ -142,7 +142,7 @@ async def test_nothing_is_lost_and_nothing_false_is_saved(
     jobs = [{"id": prompt.split()[0], "prompt": prompt} for prompt in ENDS]
     before = len(journal(aimock))
     manifest = place.jobs(*jobs, api={"style": "openai", "url": f"{aimock}/v1"})
-    summary = await batchgen.run_async(manifest)
+    summary = await batchgen.run_async(manifest, embed=False)
     assert (summary.exit_code, summary.done, summary.failed, summary.uncertain) == (3, 3, 2, 2)
     found = {entry["request"]["prompt"]: (entry["outcome"], len(entry["attempts"])) for entry in place.log}
     assert found == ENDS

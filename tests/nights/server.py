@@ -39,9 +39,14 @@ def prompt_of(data: bytes) -> str:
     """The prompt of a picture; empty where these bytes are not a whole one."""
     if not (data.startswith(_HEAD) and data.endswith(_TAIL)):
         return ""
-    length = struct.unpack_from(">I", data, len(_HEAD))[0]
-    text = data[len(_HEAD) + 8 : len(_HEAD) + 8 + length]
-    return text.removeprefix(b"Description\0").decode().rpartition("#")[0]
+    at = len(_HEAD)
+    while at < len(data) - len(_TAIL):
+        (length,) = struct.unpack_from(">I", data, at)
+        text = data[at + 8 : at + 8 + length]
+        if text.startswith(b"Description\0"):
+            return text.removeprefix(b"Description\0").decode().rpartition("#")[0]
+        at += 12 + length  # what batchgen has put before it
+    return ""
 
 
 @dataclass(frozen=True)
