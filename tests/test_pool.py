@@ -175,6 +175,21 @@ def test_9_waiting_jobs_hold_no_slot() -> None:
     assert night.server.most_in_flight == C
 
 
+def test_9_a_server_that_counts_is_not_asked_for_more() -> None:
+    """Where answers say that nothing is left of the minute, the rest waits for its reset and nothing is refused."""
+
+    def counting(arrival: Arrival) -> Answer:
+        left = 4 - (arrival.number - 1) % 5
+        headers = {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": "1m0s"}
+        return Answer(after_s=0.5, headers=headers)
+
+    night = World(counting, jobs=15, concurrency=1).run()
+    assert all_done(night, 15)
+    times_s = [arrival.at_s for arrival in night.arrivals]
+    assert [round(later - earlier) for earlier, later in pairwise(times_s[4::5])] == [62, 62]
+    assert max(later - earlier for earlier, later in pairwise(times_s[:5])) < 1
+
+
 # Point 10: the shared pause
 
 

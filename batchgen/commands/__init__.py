@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "validate, plan, cost and time; sends nothing paid",
     "status": "where it stands",
     "show": "what a picture or a job was made from",
+    "models": "what the API offers, and prices",
     "sandbox": "the stand-in API, with faults on demand",
     "init": "a starter manifest, Makefile and crontab line",
     "schema": "the manifest's JSON Schema, for editors",

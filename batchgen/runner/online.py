@@ -11,9 +11,9 @@ from typing import TypeVar
 import msgspec
 
 import batchgen
-from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Secret
-from batchgen.protocol import read_error
-from batchgen.runner.session import Session, need_key
+from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Secret, UsageError
+from batchgen.protocol import Model, read_error
+from batchgen.runner.session import Access, need_key
 from batchgen.text import printable
 
 TIMEOUT_S = 10.0
@@ -38,14 +38,11 @@ class Offer(msgspec.Struct, frozen=True):
         return {model: price for model, price in self.models.items() if price is not None}
 
 
-async def ask(session: Session) -> Offer:
+async def ask(access: Access) -> Offer:
     """Ask for models and balance. Raises UsageError without a key, AccountRefused where the key is wrong."""
-    need_key(session)
-    style, headers = session.settings.api, session.settings.place.headers
+    style, balance = access.style, None
     notices: list[str] = []
-    balance = None
-    async with _address(session) as (url, key):
-        way = _Way(url, key, headers, notices)
+    async with _way(access, notices) as way:
         models = await way.get(style.models_path, style.decode_models, "the models")
         if style.credits_path and style.decode_credits:
             balance = await way.get(style.credits_path, style.decode_credits, "the balance")
@@ -55,6 +52,16 @@ async def ask(session: Session) -> Offer:
         balance_usd=balance,
         notices=tuple(notices),
     )
+
+
+async def ask_models(access: Access) -> list[Model]:
+    """Ask for the list of models alone. Raises UsageError where there is none to be had, AccountRefused as `ask`."""
+    notices: list[str] = []
+    async with _way(access, notices) as way:
+        models = await way.get(access.style.models_path, access.style.decode_models, "the models")
+    if models is None:
+        raise UsageError("; ".join(notices))
+    return models
 
 
 @dataclass(frozen=True)
@@ -86,21 +93,22 @@ class _Way:
 
 
 @asynccontextmanager
-async def _address(session: Session) -> AsyncIterator[tuple[str, Secret]]:
-    settings = session.settings
-    if not settings.api.stands_in:
-        assert settings.key is not None
-        yield settings.url, settings.key
+async def _way(access: Access, notices: list[str]) -> AsyncIterator[_Way]:
+    need_key(access)
+    url, headers = access.place.url, access.place.headers
+    if not access.style.stands_in:
+        assert access.key is not None
+        yield _Way(url, access.key, headers, notices)
         return
     from batchgen.sandbox import SANDBOX_KEY, Sandbox
 
     # A stand-in, wherever it is, never sees the real key.
     key = Secret(SANDBOX_KEY)
-    if settings.url:
-        yield settings.url, key
+    if url:
+        yield _Way(url, key, headers, notices)
         return
     async with Sandbox() as sandbox:
-        yield sandbox.url, key
+        yield _Way(sandbox.url, key, headers, notices)
 
 
 def against(offer: Offer, models: Iterable[str], prices_usd: Mapping[str, float]) -> Iterator[str]:

@@ -16,12 +16,27 @@ from batchgen.folder import Records, State, read_state
 from batchgen.inputs import Inputs
 from batchgen.layout import IMAGES, LOG
 from batchgen.manifest import Rules, Tally
-from batchgen.model import Api, Job, Problem, Standing, UsageError
+from batchgen.model import Api, Header, Job, Problem, Secret, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.protocol.styles import STYLES, Style
 from batchgen.settings import Flags, Settings
 from batchgen.sources import STANDARD_INPUT, Source, open_manifest
 from batchgen.text import counted, printable
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a server is reached: its style, where it is, the key for it, and what is to be said of that.
+
+    `withheld`: the key's variable is set, but its value may not go there.
+    """
+
+    style: Style
+    place: Place
+    key: Secret | None
+    key_variable: str
+    withheld: bool = False
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,12 @@ class Session:
     defaults: Sequence[str]
     env: Mapping[str, str]
     notices: tuple[str, ...] = ()
+
+    @property
+    def access(self) -> Access:
+        said = self.settings
+        withheld = said.place.by_manifest and bool(self.env.get(self.key_variable))
+        return Access(said.api, said.place, said.key, self.key_variable, withheld, self.notices)
 
     @property
     def manifest_from_output(self) -> str:
@@ -85,6 +106,16 @@ def open_session(
         inputs=Inputs(flags.manifest.absolute().parent),
         notices=tuple(keys.notices),
     )
+
+
+def open_access(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Access:
+    """The way to the API for who has no manifest. Raises UsageError for everything that is wrong with it."""
+    header = Header()
+    style = STYLES[settings.style_of(flags, env, header)]
+    keys = _Keys(key_file, env, style, settings.api_of(style, header))
+    now = SystemClock().utc()
+    found = settings.resolve(flags, env, header, output=Path(), find_key=keys.find, now=now)
+    return Access(found.api, found.place, found.key, keys.variable, notices=tuple(keys.notices))
 
 
 def _need_unicode(*paths: Path) -> None:
@@ -152,18 +183,17 @@ def _has_files(records: Records, folder: str) -> bool:
         return False
 
 
-def need_key(session: Session) -> None:
-    """Raises UsageError where a paid request would need a key and there is none."""
-    settings = session.settings
-    if settings.api.stands_in or settings.key is not None:
+def need_key(access: Access) -> None:
+    """Raises UsageError where a request would need a key and there is none."""
+    if access.style.stands_in or access.key is not None:
         return
-    if settings.place.by_manifest and session.env.get(session.key_variable):
+    if access.withheld:
         raise UsageError(
-            f"there is no API key for {printable(settings.place.host, 100)}: an address that a manifest names gets only"
-            f" the key that it names with it; add key_env: {session.key_variable} to its api, or use --api-key-file"
+            f"there is no API key for {printable(access.place.host, 100)}: an address that a manifest names gets only"
+            f" the key that it names with it; add key_env: {access.key_variable} to its api, or use --api-key-file"
         )
     raise UsageError(
-        f"there is no API key; put it into the environment variable {session.key_variable}"
+        f"there is no API key; put it into the environment variable {access.key_variable}"
         " or name a file with --api-key-file"
         " (to try without one: --api sandbox)"
     )

@@ -25,7 +25,9 @@ from batchgen.pacing import Pace
 from batchgen.protocol import nebula
 from batchgen.runner import Voice, open_session, run
 from batchgen.runner.context import Run
+from batchgen.runner.online import Offer
 from batchgen.runner.outside import Link, Outside
+from batchgen.runner.session import Access
 from batchgen.settings import Flags
 from batchgen.summary import Summary
 from nights import promises
@@ -265,7 +267,11 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
         return ".batchgen" in story.disk.names
 
     process = played.process
-    return Outside(clock, chance, begun, lambda root: hold(process, root), link, writer, loop.pause)
+
+    async def ask(access: Access) -> Offer:
+        return Offer()
+
+    return Outside(clock, chance, begun, lambda root: hold(process, root), link, writer, loop.pause, ask)
 
 
 def _arrange(
