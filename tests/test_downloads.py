@@ -239,6 +239,26 @@ async def test_a_lost_picture_is_not_bought_again(
     assert sandbox.ledger.requests == 2
 
 
+async def test_where_a_picture_lies_is_noted_before_it_is_fetched(
+    place: Place, beside: Beside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the process die while it fetches, the folder still tells where the paid picture is."""
+    noted: list[bytes] = []
+    fetch = Client.fetch
+
+    async def looking(self: Client, reply: Any) -> Any:
+        noted.append((place.output / ".batchgen" / "attempts.jsonl").read_bytes())
+        return await fetch(self, reply)
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sandbox-key")
+    monkeypatch.setattr(Client, "fetch", looking)
+    sandbox = beside("link:x1")
+    assert (await run(place, sandbox.openai_url)).done == 2
+    (line,) = (line for line in noted[0].splitlines() if b"urls" in line)
+    assert b"/files/" in line and b'"billed":"yes"' in line
+    assert all("failure" not in attempt for entry in place.log for attempt in entry["attempts"])
+
+
 async def test_whatever_goes_wrong_with_fetching_keeps_the_address(
     place: Place, beside: Beside, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 
 from batchgen import failures, joblog
-from batchgen.joblog import Intent
-from batchgen.model import AttemptFailed, BadAnswer, Entry, Failure, Post, Reply, ServerError
+from batchgen.joblog import Ended, Intent
+from batchgen.model import Attempt, AttemptFailed, BadAnswer, Billed, Counts, Entry, Failure, Post, Reply, ServerError
 from batchgen.pacing import QUOTA_HINT_S, retry_after_s
 from batchgen.pool.task import Fault, Policy, Sent, Task
 from batchgen.protocol import read_error
@@ -80,6 +80,7 @@ class Sender:
         if reply.status != 200:
             return sent, self._refusal(task, reply, read_error(policy.key.hide_bytes(reply.body)))
         if reply.links:
+            await self._intents.add(joblog.encode(_linked(task, sent, reply)))
             try:
                 reply = await self._transport.fetch(reply)
             except Exception as error:  # whatever it was: the picture is paid for, and may still be fetched by hand
@@ -109,6 +110,23 @@ class Sender:
         if failure is Failure.REDIRECT and (place := reply.headers.get("location")):
             message = f"to {place}, which is not followed"
         return Fault(failure, message, reply.status, error.code, asked_s)
+
+
+def _linked(task: Task, sent: Sent, reply: Reply) -> Ended:
+    """What is known of the attempt before its pictures are fetched: should the process end now, the log will tell where
+    they are."""
+    attempt = Attempt(
+        n=sent.n,
+        at=sent.at,
+        elapsed_s=round(reply.response_s, 6),
+        billed=Billed.YES,
+        http=reply.status,
+        failure=Failure.IN_DOUBT,
+        message="its pictures were still to be fetched",
+        counts=Counts.DOUBT,
+        urls=reply.links,
+    )
+    return Ended(task.job.id, task.job.fingerprint, attempt, task.price_usd)
 
 
 def _internal(error: Exception) -> Fault:
