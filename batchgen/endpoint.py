@@ -35,7 +35,8 @@ _OWN_NETWORK = (".local", ".lan", ".internal", ".home.arpa")
 class Place:
     """Where requests go: the API's address and, if it is not the style's own, the path of the generation below it.
 
-    `by_manifest`: the manifest named the address. `headers` are ready to be sent, `variables` what they were read from.
+    `by_manifest`: the manifest named the address. `headers` are ready to be sent, `variables` what they were read from;
+    `missing` are variables without a value, which only who sends something needs.
     """
 
     url: str
@@ -43,6 +44,7 @@ class Place:
     path: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     variables: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @property
@@ -72,13 +74,15 @@ def find_place(style: Style, api: Api, said: str | None, env: Mapping[str, str],
     url = url or api.url or style.default_url
     if api.key_env:
         problems += _wrong_variable(api.key_env, "api.key_env")
-    headers, variables = _headers(api.headers, env, problems)
+    headers, named = _headers(api.headers, env, problems)
+    variables = tuple(name for name in named if env.get(name))
     return Place(
         url=_checked(url, problems) if url else "",
         by_manifest=by_manifest,
         path=api.path,
         headers=headers,
         variables=variables,
+        missing=tuple(name for name in named if not env.get(name)),
         secrets=tuple(env[name].strip() for name in variables),
     )
 
@@ -89,11 +93,15 @@ def exposed(place: Place, style: Style, key: str | None) -> str | None:
         return None
     if style.keyless and _own_network(place.host) and not key and not place.secrets:
         return None
-    return f"API address {printable(place.url, 100)!r}: http would send the key in the clear; use https"
+    secret = key or place.secrets or not style.keyless
+    why = "http would send the key in the clear" if secret else "http is for this machine and your own network"
+    return f"API address {printable(place.url, 100)!r}: {why}; use https"
 
 
 def key_for(place: Place, style: Style, key: str | None) -> Secret | None:
     """What travels with every request and is never shown; None where the server will want a key and there is none."""
+    if place.missing:
+        return None
     keyless = style.keyless and (_own_network(place.host) or is_loopback(place.host) or place.secrets)
     return Secret(key or "", *place.secrets) if key or keyless else None
 
@@ -136,7 +144,6 @@ def _headers(
         shown = f"api.headers: {printable(name, 60)}"
         names = [match[2] or match[3] for match in _VARIABLE.finditer(value) if match[2] or match[3]]
         wrong = [line for variable in names for line in _wrong_variable(variable, shown)]
-        wrong += [f"{shown}: the variable {variable} is not set" for variable in names if not env.get(variable)]
         if not _HEADER_NAME.fullmatch(name):
             wrong.append(f"{shown}: not the name of a header")
         elif name.lower() in _OURS:
@@ -156,7 +163,7 @@ def _headers(
 
 def _value(match: re.Match[str], env: Mapping[str, str]) -> str:
     name = match[2] or match[3]
-    return env[name].strip() if name else "$"
+    return env.get(name, "").strip() if name else "$"
 
 
 def _wrong_variable(name: str, where: str) -> list[str]:

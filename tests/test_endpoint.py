@@ -80,11 +80,17 @@ def test_headers_hold_what_their_variables_hold() -> None:
     assert key and key.hide("value-1, value-2") == "***, ***" and not key.reveal()
 
 
+def test_a_variable_that_is_not_set_is_missed_only_where_something_is_sent() -> None:
+    """Whoever only looks at a folder needs no key; a request would."""
+    found = place_of(url="https://m/v1", headers={"api-key": "$NOT_SET_KEY"})
+    assert (found.missing, found.variables) == (("NOT_SET_KEY",), ())
+    assert endpoint.key_for(found, OPENAI, "k") is None
+
+
 BAD_HEADERS = [
     ("Authorization", "Bearer sk-literal", "use key_env"),
     ("x-api-key", "sk-literal", "write $NAME"),
     ("X-Auth-Token", "sk-literal", "write $NAME"),
-    ("x-a", "$NOT_SET_KEY", "is not set"),
     ("x-a", "$BAD_KEY", "printable ASCII"),
     ("x-a", "a\r\nx-b: c", "printable ASCII"),
     ("x a", "b", "not the name"),

@@ -86,6 +86,9 @@ def test_what_goes_where_is_said_before_it_goes(
     api = {"style": "openai", "url": "https://pictures.example/v1", "key_env": "SERVER_KEY"}
     notices = told(capsys, "check", str(place.jobs("a", api=api)))["notices"]
     assert "the value of SERVER_KEY goes to pictures.example, as the manifest says" in notices
+    headed = place.jobs("a", api=api | {"headers": {"x-also": "$ALSO_KEY"}})
+    (*_, notice) = told(capsys, "check", str(headed))["notices"]
+    assert notice == "a run would be refused: the headers of the API need ALSO_KEY; set the variable first"
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     del api["key_env"]
     (notice,) = told(capsys, "check", str(place.jobs("a", api=api)))["notices"]

@@ -187,6 +187,8 @@ def need_key(access: Access) -> None:
     """Raises UsageError where a request would need a key and there is none."""
     if access.style.stands_in or access.key is not None:
         return
+    if access.place.missing:
+        raise UsageError(f"the headers of the API need {', '.join(access.place.missing)}; set the variable first")
     if access.withheld:
         raise UsageError(
             f"there is no API key for {printable(access.place.host, 100)}: an address that a manifest names gets only"
