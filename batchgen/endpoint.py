@@ -6,7 +6,6 @@ only from variables whose names say that they hold a key for a server, and what 
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -179,6 +178,8 @@ def _wrong_variable(name: str, where: str) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -187,6 +188,8 @@ def is_loopback(host: str) -> bool:
 
 def _own_network(host: str) -> bool:
     """Whether this names a machine of one's own network, which a stranger's cannot be."""
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:

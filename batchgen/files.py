@@ -163,6 +163,20 @@ class PosixFiles:
         return found.f_bavail * found.f_frsize
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a small file that others read, wherever it is, in one step. Its mode follows the umask."""
+    path = Path(os.path.realpath(path))
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _sync_dir(path: str | Path, root: int | None, held: int | None = None) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root)
     try:

@@ -194,7 +194,7 @@ def resolve(
 def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
     by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
     by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS)}
+    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
     for variable in env:
         if variable.startswith(_PREFIX) and variable not in known:
             near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())

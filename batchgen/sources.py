@@ -8,9 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,6 +45,11 @@ class Source:
     @property
     def label(self) -> str:
         return "<stdin>" if self.spool else str(self.path)
+
+    @property
+    def files(self) -> list[Path]:
+        """The manifest and the files that it has read rows from so far."""
+        return list(dict.fromkeys((self.path, *self._signatures)))
 
     def header(self) -> Header:
         """What stands beside the jobs. Raises ManifestError, all problems at once."""
@@ -116,6 +119,9 @@ class Spool:
     """Standard input, kept in a file without a name for as long as this lives; may be read again and again."""
 
     def __init__(self, stream: IO[bytes]) -> None:
+        import shutil
+        import tempfile
+
         try:
             file = tempfile.TemporaryFile(prefix="batchgen-", buffering=0)  # noqa: SIM115 - closed when this is gone
             weakref.finalize(self, file.close)

@@ -106,6 +106,11 @@ class Tally:
             case Left(failure=failure):
                 self.left[failure.value] = self.left.get(failure.value, 0) + 1
 
+    @property
+    def ended(self) -> int:
+        """How many jobs this run has ended."""
+        return self.done + self.failed + self.uncertain
+
     def _finished(self, entry: Entry) -> None:
         match entry.outcome:
             case Outcome.DONE:

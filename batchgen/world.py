@@ -5,16 +5,19 @@ Declarations only. The real ones are `clock`, `client` and `files`; nothing belo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from batchgen.joblog import Draft
 from batchgen.model import Entry, Job, Outcome, Post, Reply, ServerError
-from batchgen.pacing import Lease
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from batchgen.joblog import Draft
+    from batchgen.pacing import Lease
 
 
 class Clock(Protocol):

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+from held import HeldSandbox
 from hypothesis import HealthCheck, Phase, settings
 
 from batchgen.sandbox import Ledger, Sandbox, Script, parse_fault
@@ -22,6 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MODEL = "black-forest-labs/FLUX.1-schnell"
+AnySandbox = TypeVar("AnySandbox", bound=Sandbox)
 DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}
 
 # The same examples on every machine and no clock, so that a red test is a fault; `make soak` looks for new ones.
@@ -35,10 +37,15 @@ settings.load_profile("soak" if os.environ.get("BATCHGEN_SOAK") == "1" else "tes
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Nothing that the developer's own shell says about keys, addresses, limits or proxies reaches a test."""
+    ours = ["BATCHGEN_", "NEBULA_", "OPENAI_", "XDG_"]
+    if request.node.get_closest_marker("no_cover"):
+        ours.append("COVERAGE_")  # nor are the processes that it starts measured
     for name in os.environ:
-        if name.startswith(("BATCHGEN_", "NEBULA_", "OPENAI_", "XDG_")) or name.lower().endswith("_proxy"):
+        if name.startswith(tuple(ours)) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     home = tmp_path_factory.mktemp("home")
@@ -113,19 +120,25 @@ class Beside:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._open: list[Sandbox] = []
+        self._running: list[Sandbox] = []
 
     def __call__(self, *faults: str, latency_s: float = 0.0, **settings: Any) -> Sandbox:
         """A running sandbox with these faults; its ledger may be read from here."""
         script = Script(latency_s=(latency_s, latency_s), faults=tuple(map(parse_fault, faults)), **settings)
-        sandbox = Sandbox(script)
+        return self._open(Sandbox(script))
+
+    def held(self) -> HeldSandbox:
+        """A running sandbox whose answers wait until it is told to let go."""
+        return self._open(HeldSandbox(Script(latency_s=(0.0, 0.0))))
+
+    def _open(self, sandbox: AnySandbox) -> AnySandbox:
         sandbox.ledger = WatchedLedger()
         asyncio.run_coroutine_threadsafe(sandbox.__aenter__(), self._loop).result(30)
-        self._open.append(sandbox)
+        self._running.append(sandbox)
         return sandbox
 
     def close(self) -> None:
-        for sandbox in self._open:
+        for sandbox in self._running:
             asyncio.run_coroutine_threadsafe(sandbox.__aexit__(None, None, None), self._loop).result(30)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(30)

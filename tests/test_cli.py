@@ -380,6 +380,44 @@ def test_status_where_small_files_are_damaged(place: Place, capsys: pytest.Captu
     assert "1 jobs done" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["for people", "json"])
+def test_watching_a_run_that_has_ended(place: Place, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    """Nothing is waited for: one line, and the exit code of the run."""
+    manifest = place.jobs("a", "b", api="sandbox")
+    assert main(["run", str(manifest), "--quiet", "--max-requests", "1"]) == 4
+    capsys.readouterr()
+    assert main(["status", str(manifest), "--watch", *flags]) == 4
+    [line] = capsys.readouterr().out.splitlines()
+    assert "1 of 2 jobs are left" in line and line.startswith("{" if flags else "1 of 2 done; ")
+
+
+def test_a_terminal_is_drawn_over_while_a_run_is_watched(place: Place, beside: Beside) -> None:
+    """On a terminal the whole status stands where it stood, until the run ends; its code is the watcher's."""
+    server = beside(latency_s=1.0)
+    ledger: Any = server.ledger
+    arguments = ["run", str(place.jobs("a", "b")), "--api", "sandbox", "--api-url", server.url, "-c", "1", "--quiet"]
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    with subprocess.Popen([*COMMAND, *arguments]) as run:
+        assert ledger.begun.wait(60)
+        watching = subprocess.run([*COMMAND, "status", str(place.output), "--watch"], stdout=terminal, timeout=60)
+    os.close(terminal)
+    seen = os.read(screen, 1 << 16)
+    os.close(screen)
+    assert (run.returncode, watching.returncode) == (0, 0)
+    assert b"this run" in seen and b"F\x1b[J" in seen and b"2 of 2 jobs are done" in seen.rpartition(b"\x1b[J")[2]
+
+
+def test_status_where_the_manifest_has_mistakes(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is done is told also while somebody edits the manifest, and what is wrong with it."""
+    manifest = place.jobs("a", api="sandbox")
+    main(["run", str(manifest), "--quiet"])
+    place.jobs("a", "a", api="sandbox")
+    assert main(["status", str(place.output)]) == 0
+    said = capsys.readouterr().out
+    assert "1 jobs done" in said and "1 problem in the manifest" in said
+
+
 def test_status_where_nothing_was_done(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first run there is no status, and the message says how to begin."""
     assert main(["status", str(place.jobs("a"))]) == 2
@@ -566,15 +604,16 @@ def test_a_signal_drains_and_the_same_command_goes_on(
 ) -> None:
     """What is in flight is finished and kept, nothing new is sent, the code names the signal, and a rerun completes
     without buying anything twice."""
-    server = beside(latency_s=0.2)
+    server = beside.held()
     ledger: Any = server.ledger
     arguments = ["run", str(place.jobs(*"abcdefgh")), "--api", "nebula", "--api-url", server.url]
     with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True) as process:
         assert ledger.begun.wait(60)
         if number is signal.SIGTERM:
             assert main(["status", str(place.output)]) == 0
-            assert "last heard of at" in capsys.readouterr().out
+            assert "last heard of" in capsys.readouterr().out
         process.send_signal(number)
+        server.let_go()
         said = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + number == place.summary["exit_code"]
     assert f"{number.name}: no new requests" in said and f"ended by {number.name}" in said

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from held import HeldSandbox
 
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
 
+pytestmark = pytest.mark.no_cover  # most of these processes are killed before they could tell
 CRASHING = Path(__file__).with_name("crashing.py")
 CONCURRENCY = 4
 LONG = os.environ.get("BATCHGEN_SOAK") == "1"
@@ -88,7 +90,7 @@ async def test_killed_at_any_file_operation(scene: Scene, tmp_path: Path) -> Non
     code, out, error = await scene.finish()
     assert code == 0, error
     operations = int(out)
-    chosen = range(1, operations + 1) if LONG else random.Random(7).sample(range(1, operations + 1), 8)
+    chosen = range(1, operations + 1) if LONG else random.Random(7).sample(range(1, operations + 1), 4)
     for crash_at in sorted(chosen):
         again = Scene(tmp_path / str(crash_at), scene.sandbox, scene.jobs)
         again.folder.mkdir()
@@ -104,9 +106,9 @@ async def test_killed_at_any_file_operation(scene: Scene, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("scene", [400 if LONG else 60], indirect=True)
 async def test_killed_at_random_instants(scene: Scene) -> None:
-    """Twenty kills cost at most C requests each, lose no job, and leave no double or partial picture."""
+    """Kills cost at most C requests each, lose no job, and leave no double or partial picture."""
     dice, kills = random.Random(11), 0
-    for _ in range(200 if LONG else 20):
+    for _ in range(200 if LONG else 10):
         process = await scene.start(doubts=1000)
         await scene.requested(scene.sandbox.ledger.requests + dice.randrange(6), process)
         await asyncio.sleep(dice.random() * 0.1)
@@ -142,13 +144,14 @@ async def test_a_job_that_kills_the_process_is_parked(scene: Scene) -> None:
 @pytest.mark.parametrize("scene", [6], indirect=True)
 async def test_two_starts(scene: Scene) -> None:
     """Of two starts on one folder the second ends with exit code 5, names the first, and sends nothing."""
-    async with Sandbox(Script(latency_s=(1.5, 1.5))) as slow:
+    async with HeldSandbox(Script(latency_s=(0.0, 0.0))) as slow:
         two = Scene(scene.folder, slow, scene.jobs)
         first = await two.start()
         await two.requested(1, first)
         code, _, error = await two.finish()
         assert code == 5
         assert f"process {first.pid}" in error
+        slow.let_go()
         await first.communicate()
         assert first.returncode == 0
         assert slow.ledger.requests == scene.jobs

@@ -58,8 +58,9 @@ from faultserver import (
 from PIL import Image
 
 from batchgen.model import UsageError
-from batchgen.runner import Voice, open_session
-from batchgen.runner import run as run_session
+from batchgen.runner.conduct import run as run_session
+from batchgen.runner.context import Voice
+from batchgen.runner.session import open_session
 from batchgen.settings import Flags
 from batchgen.summary import Summary
 
@@ -761,7 +762,7 @@ async def test_row39_a_hanging_resolver_is_no_answer_that_was_lost(desk: Desk, r
 _HANGING_RESOLVER = """\
 import socket, sys, time
 def getaddrinfo(*args, **kwargs):
-    time.sleep(8)
+    time.sleep(100)
     print("the look-up has ended", flush=True)
     raise socket.gaierror(socket.EAI_AGAIN, "as scripted")
 socket.getaddrinfo = getaddrinfo

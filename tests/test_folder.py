@@ -15,7 +15,7 @@ from samples import AT, attempt, entry, failed, job
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Folder, Records, State, exclusive, read_state
+from batchgen.folder import Folder, Records, State, exclusive, read_state, records
 from batchgen.joblog import Ended, Intent
 from batchgen.layout import superseded
 from batchgen.model import (
@@ -147,6 +147,24 @@ def test_a_file_with_nothing_but_a_torn_line_is_emptied(tmp_path: Path, path: st
         assert folder.fold.jobs == 0
     assert (tmp_path / path).read_bytes() == b""
     assert (tmp_path / f".batchgen/{Path(path).name}.torn").read_bytes() == b'{"job":"hal\n'
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 7, 8, 1000])
+@pytest.mark.parametrize("text", [b"", b"\n", b"one\n\nthree is longer\n", b"one\ntorn"], ids=repr)
+def test_lines_are_whole_wherever_a_chunk_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, text: bytes
+) -> None:
+    """A file that is read in pieces has the lines, at the offsets, that it has as a whole."""
+    monkeypatch.setattr(records, "_CHUNK_BYTES", chunk_bytes)
+    (tmp_path / "file").write_bytes(text)
+    files = PosixFiles(tmp_path)
+    handle = files.open("file")
+    found = list(records.lines(files, handle))
+    files.close(handle)
+    files.close_root()
+    assert [line for _, line in found] == text.splitlines(keepends=True)
+    assert all(text[offset:].startswith(line) for offset, line in found)
+    assert [offset for offset, _ in found] == [sum(len(line) for _, line in found[:n]) for n in range(len(found))]
 
 
 def test_a_mended_file_goes_on_with_whole_lines(tmp_path: Path) -> None:

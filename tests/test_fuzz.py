@@ -47,6 +47,7 @@ from batchgen.sandbox.orders import Refused, read_order
 from batchgen.sandbox.shapes import Error
 from batchgen.text import printable
 
+pytestmark = pytest.mark.no_cover  # as in test_nights
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 UNSHOWABLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # What parsers trip over: quotes, brackets, line ends, byte order marks, bytes that are no UTF-8, odd numbers.

@@ -11,6 +11,7 @@ import pytest
 from batchgen import schema
 from batchgen.cli import main
 
+pytestmark = pytest.mark.no_cover  # as in test_nights
 NAMES = {"pictures.yaml", "batchgen.schema.json", "Makefile", "crontab.example"}
 AWKWARD = "my pictures; 100% of $HOME #1 it's"
 
@@ -37,8 +38,18 @@ def test_the_makefile_makes_pictures(tmp_path: Path, name: str) -> None:
     assert "3 of 3 jobs are done" in make(folder)
     drawn = pictures(folder)
     assert {"flying-cat", "teapots/copper"} < drawn and len(drawn) == 3
-    assert "nothing to do" in make(folder)
+    assert make(folder) == ""
     assert "3 of 3 jobs done" in make(folder, "status")
+
+
+def test_make_tells_a_mistake_once(tmp_path: Path) -> None:
+    """A mistake in the manifest ends make with its place, said once, and leaves no rule that would hide its mending."""
+    assert main(["init", str(tmp_path)]) == 0
+    manifest = tmp_path / "pictures.yaml"
+    manifest.write_text(manifest.read_text().replace("seed: 7", "seed: seven"))
+    ended = subprocess.run(["make", "-s", "-C", tmp_path], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and ended.stderr.count("seed: expected") == 1
+    assert not list((tmp_path / "outputs").glob("*.d")) and not list((tmp_path / "outputs").glob("*.stamp"))
 
 
 @pytest.mark.parametrize("name", ["plain", AWKWARD], ids=["plain", "an awkward name"])

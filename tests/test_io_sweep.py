@@ -20,6 +20,7 @@ from nights.stage import Story
 
 from batchgen.model import ExitCode
 
+pytestmark = pytest.mark.no_cover  # as in test_nights
 WHOLE = bool(os.environ.get("BATCHGEN_SOAK"))
 STEP = 1 if WHOLE else 6
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)

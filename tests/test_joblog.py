@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
+import tracemalloc
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -304,6 +307,58 @@ def test_a_line_twice_costs_nothing() -> None:
     twice = fold_of((line, 0), (line, len(line)))
     assert (twice.requests, twice.spent_usd, twice.exposure_usd) == (1, 0.5, 0.25)
     assert twice.requests_by_day == {"2026-11-22": 1}
+
+
+@pytest.fixture
+def tokyo() -> Iterator[None]:
+    """A machine whose clock on the wall is not UTC's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_two_entries_of_one_instant_are_two() -> None:
+    """Entries of two runs for the same job with the same outcome and time are no repeated line: both were paid for."""
+    one, other, more = (
+        encode(entry(run=run, cost_usd=0.5, attempts=tuple(attempt(n + 1) for n in range(count))))
+        for run, count in (("r1", 1), ("r2", 1), ("r2", 2))
+    )
+    for lines in ((one, other, one, other, more), (more, other, one, more)):
+        fold = fold_of(*((line, 100 * number) for number, line in enumerate(lines)))
+        assert (fold.requests, fold.spent_usd, fold.jobs) == (4, 1.5, 1)
+
+
+def test_a_time_that_is_none_is_damage(tokyo: None) -> None:
+    """A line whose end nobody can date is told like any other damage; a time without a zone is UTC, wherever we are."""
+    with pytest.raises(BAD_LINE):
+        fold_of((encode(entry(finished_at="soon")), 0))
+    bare, zoned = (encode(entry(finished_at=f"2026-11-22T12:00:0{end}")) for end in ("1", "0Z"))
+    for lines in ((bare, zoned), (zoned, bare)):
+        row = fold_of(*((line, len(line)) for line in lines)).row("a", "f1")
+        assert row is not None
+        assert row.offset == len(bare)
+
+
+def test_a_fold_is_small() -> None:
+    """A job of the log takes at most 200 bytes, so that a million of them fit into 300 MB."""
+    line, fold, jobs = encode(entry()), Fold(), 11_000
+    tracemalloc.start()
+    try:
+        for number in range(jobs):  # a little more than fit into a table that has just doubled
+            fold.add(line.replace(b'"a"', b'"job-%d"' % number, 1), number)
+        assert tracemalloc.get_traced_memory()[0] <= 200 * jobs
+    finally:
+        tracemalloc.stop()
+    assert fold.jobs == jobs
+
+
+def test_rivals_are_told() -> None:
+    """A job has rivals when the log knows it with several fingerprints, and not when it only has several entries."""
+    again = [(encode(entry(finished_at=at(second))), second) for second in (1, 2)]
+    assert not fold_of(*again).has_rivals("a")
+    assert fold_of(*again, (encode(entry(fingerprint="x")), 3)).has_rivals("a")
 
 
 RANKED = [

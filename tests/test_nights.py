@@ -30,6 +30,8 @@ from batchgen.sink import LocalSink
 from batchgen.world import Delivery, Work
 from batchgen.writer import Committer
 
+# What runs here is measured where it is tested for itself; to count its lines here too takes three times as long.
+pytestmark = pytest.mark.no_cover
 NIGHTS = 200
 SHARE = 20
 
@@ -170,26 +172,27 @@ def _pictures_swapped(patch: Patch) -> None:
     patch.setattr(Committer, "commit", mixed)
 
 
-PLANTED = [
-    _pictures_not_synced,
-    _names_not_synced,
-    _log_not_synced,
-    _ration_counted_twice,
-    _adopted_without_digest,
-    _slot_freed_before_the_line,
-    _ration_forgotten_after_a_crash,
-    _doubts_not_counted,
-    _unknown_answers_sent_again_freely,
-    _torn_tail_kept,
-    _intent_after_the_answer,
-    _old_pictures_overwritten,
-    _day_not_closed,
-    _one_request_more_in_flight,
-    _budget_forgets,
-    _no_breaker,
-    _done_again,
-    _pictures_swapped,
-]
+# Each with a night that finds it, where that is not the first one.
+PLANTED: dict[Callable[[Patch], None], int] = {
+    _pictures_not_synced: 0,
+    _names_not_synced: 0,
+    _log_not_synced: 0,
+    _ration_counted_twice: 0,
+    _adopted_without_digest: 5,
+    _slot_freed_before_the_line: 0,
+    _ration_forgotten_after_a_crash: 2,
+    _doubts_not_counted: 62,
+    _unknown_answers_sent_again_freely: 9,
+    _torn_tail_kept: 11,
+    _intent_after_the_answer: 0,
+    _old_pictures_overwritten: 5,
+    _day_not_closed: 52,
+    _one_request_more_in_flight: 0,
+    _budget_forgets: 1,
+    _no_breaker: 21,
+    _done_again: 0,
+    _pictures_swapped: 0,
+}
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))
@@ -197,7 +200,7 @@ def test_a_planted_defect_is_found(plant: Callable[[Patch], None]) -> None:
     """Each defect that somebody might make breaks a promise in one of the nights that the real program gets through."""
     with pytest.MonkeyPatch.context() as patch:
         plant(patch)
-        assert any(play_apart(scenario(seed)).broken for seed in range(NIGHTS))
+        assert any(play_apart(scenario(seed)).broken for seed in (PLANTED[plant], *range(NIGHTS)))
 
 
 def test_a_failing_story_becomes_a_small_one() -> None:

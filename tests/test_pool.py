@@ -301,6 +301,7 @@ def test_11_waiting_for_the_next_day_takes_up_the_work_after_midnight() -> None:
     assert len(refused) <= C
     assert min(t for t in times(night) if t > refused[-1]) >= MIDNIGHT_S + 30
     assert night.turns < 12 * 3600 / 5, "waiting is not spinning"
+    assert sum("everything pauses until 2026-11-23T00:0" in pace for pace in night.paces()) == 1
 
 
 def test_11_our_own_count_of_the_day_waits_as_well() -> None:
@@ -308,6 +309,7 @@ def test_11_our_own_count_of_the_day_waits_as_well() -> None:
     night = World(jobs=25, requests_per_day=10, wait_for_quota=True).run()
     assert all_done(night, 25)
     assert [sum(d * 86400 <= t + MIDNIGHT_S < (d + 1) * 86400 for t in times(night)) for d in range(3)] == [10, 10, 5]
+    assert sum("the day's quota is spent" in pace for pace in night.paces()) == 2, "told once a day"
 
 
 def test_11_the_server_says_when_its_day_begins() -> None:

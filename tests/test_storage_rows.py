@@ -593,6 +593,7 @@ class Volatile(PosixFiles):
             del self.now[path]
 
 
+@pytest.mark.no_cover
 async def test_row55_power_loss_at_any_operation(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whenever the power fails, and whatever was not synced is gone, a rerun completes and at most C pictures are
     bought again."""

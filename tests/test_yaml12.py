@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchgen.manifest.yaml12 import Node, parse, resolve
+from batchgen.manifest.scalars import resolve
+from batchgen.manifest.yaml12 import Node, parse
 
 NULLS = ("", "~", "null", "Null", "NULL")
 NUMBERS = {"0": 0, "-1": -1, "+12": 12, "010": 10, "0777": 777, "0o17": 15, "0xfF": 255, "1e3": 1000.0, "1.": 1.0} | {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
 
 from batchgen.commands import EXIT_CODES, common
 
@@ -23,18 +25,41 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     voice = parser.add_argument_group("what is said")
     voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
     voice.add_argument("--verbose", action="store_true", help="say every failed attempt")
+    machines = parser.add_argument_group("who else hears of it")
+    machines.add_argument(
+        "--ping",
+        metavar="URL",
+        help="a dead man's switch: URL/start, then URL/<exit code>; it may hold a token, so better in BATCHGEN_PING",
+    )
+    machines.add_argument(
+        "--metrics-file", type=Path, metavar="FILE", help="numbers for Prometheus (node_exporter's textfile collector)"
+    )
+    machines.add_argument(
+        "--stamp",
+        type=Path,
+        metavar="FILE",
+        help="for make: written when every job of MANIFEST is done, left alone when nothing was to do",
+    )
 
 
 def act(arguments: argparse.Namespace) -> int:
     import asyncio
 
-    from batchgen import runner, summary
+    from batchgen import summary
     from batchgen.progress import say
+    from batchgen.runner import conduct
+    from batchgen.runner.context import Voice
+    from batchgen.runner.listeners import listening
+    from batchgen.telling import Telling
 
-    voice = runner.Voice(arguments.quiet, arguments.verbose)
-    found = asyncio.run(runner.run(common.session(arguments), voice))
-    if not arguments.quiet or found.exit_code:
-        say("\n".join(summary.render(found)))
+    voice = Voice(arguments.quiet, arguments.verbose)
+    names = ("output", "ping", "metrics_file", "stamp")
+    telling = Telling.of(arguments.manifest, os.environ, **{name: getattr(arguments, name) for name in names})
+    with listening(telling, voice) as listeners:
+        found = asyncio.run(conduct.run(common.session(arguments), voice, hear=listeners.hear))
+        if not arguments.quiet or found.exit_code:
+            say("\n".join(summary.render(found)))
+        listeners.ended(found)
     if arguments.json:
         common.print_json(found)
     return found.exit_code

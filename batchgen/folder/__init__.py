@@ -3,8 +3,9 @@
 Knows in which order things become durable. Knows nothing of requests, retries or the manifest.
 """
 
+from batchgen.folder.live import Live, Pause
 from batchgen.folder.lock import exclusive
 from batchgen.folder.records import Records, State, read_state
 from batchgen.folder.writable import Folder
 
-__all__ = ["Folder", "Records", "State", "exclusive", "read_state"]
+__all__ = ["Folder", "Live", "Pause", "Records", "State", "exclusive", "read_state"]

@@ -8,12 +8,13 @@ from typing import Annotated
 import msgspec
 
 from batchgen import joblog
+from batchgen.folder.live import Live
 from batchgen.joblog import Fold, Lives, Seen, SeenPicture
 from batchgen.layout import ATTEMPTS, LOG, STATE, superseded
 from batchgen.model import Entry, Job, Outcome, Standing, UsageError
 from batchgen.world import Files
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 4096
 
 
@@ -21,7 +22,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
 
     `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others; `format` is
-    how its manifest was read; `logged` is how many jobs its log knew.
+    how its manifest was read; `logged` is how many jobs its log knew. `process` tells the process from later ones with
+    its number. How the last run ended, also one that could not begin, is in `exit_code` and `verdict`.
     """
 
     manifest: str
@@ -35,6 +37,10 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: str = ""
     heartbeat_at: str = ""
     doing: str = ""
+    process: str = ""
+    live: Live | None = None
+    exit_code: int | None = None
+    verdict: str = ""
 
 
 class Records:
@@ -81,7 +87,7 @@ class Records:
         if row.outcome is not Outcome.DONE:
             return Standing(row.outcome.value)
         seen = self.seen(row.offset)
-        rivals = len(self.fold.rows(job.id)) > 1
+        rivals = self.fold.has_rivals(job.id)
         here = [self.in_place(seen, picture, rivals=rivals) for picture in seen.images]
         if all(here):
             return Standing.DONE
@@ -170,11 +176,12 @@ def read_state(files: Files) -> State | None:
 def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
     offset, rest = 0, b""
-    while data := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
-        *whole, rest = (rest + data).split(b"\n")
-        for line in whole:
-            yield offset, line + b"\n"
-            offset += len(line) + 1
+    while more := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
+        data, begin = rest + more, 0
+        while end := data.find(b"\n", begin) + 1:
+            yield offset + begin, data[begin:end]
+            begin = end
+        rest, offset = data[begin:], offset + begin
     if rest:
         yield offset, rest
 
@@ -189,7 +196,7 @@ def fold_lines(found: Iterable[tuple[int, bytes]], path: str, add: Callable[[byt
         try:
             if not line.endswith(b"\n"):
                 break
-            if line.strip():
+            if not line.isspace():
                 add(line, offset)
         except joblog.BAD_LINE:
             bad = bad or number

@@ -219,7 +219,8 @@ class Folder(Records):
         self.files.make_dir(QUARANTINE)
         flat = job.replace("/", "~")
         if len(flat.encode()) > _LONG_NAME:
-            flat = f"{flat.encode()[:_LONG_NAME].decode(errors='ignore')}~{joblog.key(job):015x}"
+            digest = hashlib.blake2b(job.encode(), digest_size=8).hexdigest()[:15]
+            flat = f"{flat.encode()[:_LONG_NAME].decode(errors='ignore')}~{digest}"
         name = f"{QUARANTINE}/{flat}~{n}.body"
         if self.files.size_of(name) is None:
             handle = self.files.create(name)

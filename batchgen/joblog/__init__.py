@@ -22,6 +22,7 @@ from batchgen.joblog.lines import (
     encode,
     prepared,
 )
+from batchgen.joblog.recent import Rate, Trouble, in_flight, moment, rate, troubles
 
 __all__ = [
     "BAD_LINE",
@@ -34,16 +35,22 @@ __all__ = [
     "Lives",
     "Note",
     "Prepared",
+    "Rate",
     "Row",
     "Saved",
     "Seen",
     "SeenAttempt",
     "SeenPicture",
+    "Trouble",
     "decode",
     "decode_note",
     "decode_seen",
     "encode",
+    "in_flight",
     "key",
+    "moment",
     "prepared",
+    "rate",
     "timestamp",
+    "troubles",
 ]

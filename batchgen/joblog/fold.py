@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -13,12 +13,15 @@ from batchgen.joblog.lines import Ended, Intent, Prepared, Seen, decode_note, de
 from batchgen.model import Attempt, Billed, Counts, Failure, Outcome
 
 _RANK = (Outcome.UNCERTAIN, Outcome.FAILED, Outcome.DONE)
+_DONE = Outcome.DONE
+
+
+_SMALL = (1 << 60) - 1
 
 
 def key(*parts: str) -> int:
-    """A 60-bit hash: the size at which a Python int is still small."""
-    digest = blake2b("\0".join(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 4
+    """A 60-bit hash, the size at which a Python int is still small; another one in every process."""
+    return hash(parts) & _SMALL
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -31,9 +34,11 @@ class Row(msgspec.Struct, frozen=True):
 
 @dataclass
 class Fold:
-    """What the job log says, in about 170 bytes a job: for each job and fingerprint the entry that holds, and sums.
+    """What the job log says, in about 150 bytes a job: for each job and fingerprint the entry that holds, and sums.
 
-    A done entry beats the others; among equals the one finished last. Identities are 60-bit hashes.
+    A done entry beats the others; among equals the one finished last. Jobs are known by 60-bit hashes; the rows of a
+    job are a chain from the `_latest` one through the `_earlier` ones. What tells a repeated line from another entry
+    is its run, its outcome, its time and its attempts.
     """
 
     requests: int = 0
@@ -42,14 +47,15 @@ class Fold:
     bought: bool = False
     drawn: bool = False
     requests_by_day: dict[str, int] = field(default_factory=dict)
-    _rows: dict[int, int] = field(default_factory=dict)
     _latest: dict[int, int] = field(default_factory=dict)
-    _earlier: array[int] = field(default_factory=lambda: array("q"))
+    _earlier: array[int] = field(default_factory=lambda: array("i"))
+    _fingerprints: array[int] = field(default_factory=lambda: array("q"))
     _offsets: array[int] = field(default_factory=lambda: array("q"))
-    _finished: array[int] = field(default_factory=lambda: array("q"))
+    _finished: array[float] = field(default_factory=lambda: array("d"))
+    _entries: array[int] = field(default_factory=lambda: array("q"))
     _last_n: array[int] = field(default_factory=lambda: array("H"))
     _ranks: bytearray = field(default_factory=bytearray)
-    _more: set[tuple[int, int, int]] = field(default_factory=set)
+    _more: set[tuple[int, int]] = field(default_factory=set)
 
     def add(self, line: bytes, offset: int) -> None:
         """Take in one line that begins at `offset`. Raises one of BAD_LINE for a damaged one."""
@@ -60,48 +66,60 @@ class Fold:
     def _sum(self, seen: Seen) -> None:
         self.requests += len(seen.attempts)
         for attempt in seen.attempts:
-            self.requests_by_day[attempt.at[:10]] = self.requests_by_day.get(attempt.at[:10], 0) + 1
+            day = attempt.at[:10]
+            self.requests_by_day[day] = self.requests_by_day.get(day, 0) + 1
         self.spent_usd += seen.cost_usd or 0.0
         self.exposure_usd += seen.exposure_usd or 0.0
-        if seen.outcome is Outcome.DONE:
+        if seen.outcome is _DONE:
             self.drawn |= seen.api == "sandbox"
             self.bought |= seen.api != "sandbox"
 
     def _place(self, seen: Seen, offset: int) -> bool:
         """Let the line take its place; False where the very same line was there before."""
-        rank = _RANK.index(seen.outcome)
-        finished = int("0" + "".join(filter(str.isdigit, seen.finished_at))[:17])
-        last_n = min(max((a.n for a in seen.attempts), default=0), 0xFFFF)
-        job, both = key(seen.job), key(seen.job, seen.fingerprint)
-        row = self._rows.get(both)
-        if row is None:
-            self._rows[both] = len(self._ranks)
-            self._earlier.append(self._latest.get(job, -1))
+        rank, finished = _RANK.index(seen.outcome), _instant(seen.finished_at)
+        last_n = min(_last_n(seen), 0xFFFF)
+        entry = hash((seen.run, rank, finished, last_n))
+        job, fingerprint = key(seen.job), hash(seen.fingerprint)
+        latest = self._latest.get(job, -1)
+        if (row := self._find(latest, fingerprint)) < 0:
+            self._earlier.append(latest)
             self._latest[job] = len(self._ranks)
+            self._fingerprints.append(fingerprint)
             self._offsets.append(offset)
             self._finished.append(finished)
+            self._entries.append(entry)
             self._last_n.append(last_n)
             self._ranks.append(rank)
             return True
         # Only jobs with several entries need to be remembered entry by entry.
-        self._more.add((row, self._finished[row], self._ranks[row]))
-        if (row, finished, rank) in self._more:
+        self._more.add((row, self._entries[row]))
+        if (row, entry) in self._more:
             return False
-        self._more.add((row, finished, rank))
+        self._more.add((row, entry))
         self._last_n[row] = max(last_n, self._last_n[row])
         if (rank, finished, offset) >= (self._ranks[row], self._finished[row], self._offsets[row]):
             self._ranks[row], self._finished[row], self._offsets[row] = rank, finished, offset
         return True
 
+    def _find(self, number: int, fingerprint: int) -> int:
+        """The row of this fingerprint in the chain that begins with row `number`; -1 for none."""
+        while number >= 0 and self._fingerprints[number] != fingerprint:
+            number = self._earlier[number]
+        return number
+
     def row(self, job: str, fingerprint: str) -> Row | None:
-        if not self._rows:
+        if not self._latest:
             return None  # a new folder: nothing needs to be hashed
-        number = self._rows.get(key(job, fingerprint))
-        return None if number is None else self._row(number)
+        number = self._find(self._latest.get(key(job), -1), hash(fingerprint))
+        return None if number < 0 else self._row(number)
 
     def rows(self, job: str) -> list[Row]:
         """All that is known of a job, whatever its fingerprint."""
         return list(self._back_from(self._latest.get(key(job), -1))) if self._latest else []
+
+    def has_rivals(self, job: str) -> bool:
+        """Whether a job that is known is known with several fingerprints."""
+        return self._earlier[self._latest[key(job)]] >= 0
 
     def each(self) -> Iterator[list[Row]]:
         """The `rows` of one job after the other, in the order in which the log first tells of them."""
@@ -136,6 +154,20 @@ class Fold:
         return {outcome: best.get(rank, 0) for rank, outcome in enumerate(_RANK)}
 
 
+def _last_n(seen: Seen) -> int:
+    last = 0
+    for attempt in seen.attempts:  # a million times in a large log: `max` over a generator takes ten times as long
+        if attempt.n > last:
+            last = attempt.n
+    return last
+
+
+def _instant(text: str) -> float:
+    """A time as seconds. Raises ValueError for what is none."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 @dataclass
 class Lives:
     """The attempts of jobs that are not finished, from the attempts file, after the log has been folded.
@@ -152,7 +184,7 @@ class Lives:
         note = decode_note(line)
         who = (note.job, note.fingerprint)
         if isinstance(note, Prepared):
-            if max((a.n for a in decode_seen(note.entry).attempts), default=0) > self.last_n(*who):
+            if _last_n(decode_seen(note.entry)) > self.last_n(*who):
                 self.prepared[who] = bytes(note.entry) + b"\n"
             return
         ended = note if isinstance(note, Ended) else _in_doubt(note)

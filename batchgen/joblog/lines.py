@@ -40,14 +40,14 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared", tag_field="type"):
 Note = Intent | Ended | Prepared
 
 
-class SeenAttempt(msgspec.Struct, frozen=True):
+class SeenAttempt(msgspec.Struct, frozen=True, gc=False):
     """What folding needs of an entry's attempt."""
 
     n: Annotated[int, msgspec.Meta(ge=0)]
     at: str
 
 
-class SeenPicture(msgspec.Struct, frozen=True):
+class SeenPicture(msgspec.Struct, frozen=True, gc=False):
     """What finding a picture needs of an entry."""
 
     file: str
@@ -56,13 +56,14 @@ class SeenPicture(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Seen(msgspec.Struct, frozen=True, gc=False):
     """What folding needs of an entry; the rest of the line is skipped unread."""
 
     job: str
     fingerprint: str
     outcome: Outcome
     finished_at: str
+    run: str = ""
     api: str = ""
     attempts: tuple[SeenAttempt, ...] = ()
     images: tuple[SeenPicture, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from batchgen import text
 from batchgen.manifest.fields import EXPANDING, FIELDS, NESTED, nearest
 from batchgen.manifest.reading import Reading
-from batchgen.manifest.yaml12 import resolve
+from batchgen.manifest.scalars import resolve
 
 GUESSES = (("prompts", "prompt_text", "text_prompt"), ("caption", "captions", "text", "texts", "description"))
 """What a column of prompts may be called where none is called `prompt`; the second names only without the first."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
 from batchgen import text
-from batchgen.manifest import yaml12
 from batchgen.manifest.fields import (
     FIELDS,
     LIMITS,
@@ -28,8 +27,10 @@ from batchgen.manifest.jobs import Rules, survey
 from batchgen.manifest.mistakes import Mistakes
 from batchgen.manifest.reading import MAX_WHOLE_BYTES, Rows
 from batchgen.manifest.row import Place, Row, nowhere
-from batchgen.manifest.yaml12 import Node
 from batchgen.model import Api, FileInput, Header, Problem
+
+if TYPE_CHECKING:
+    from batchgen.manifest.yaml12 import Node
 
 _STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
 API = {
@@ -123,6 +124,9 @@ class _Reader:
             place = before[0].count("\n") + len(before[1]) + 1, len(before[2]) + 1
             self._complain(place, f"byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8")
             return None
+        # PyYAML takes longer to load than a small table takes to read.
+        from batchgen.manifest import yaml12
+
         root, problems = yaml12.parse(self.file, document)
         self.problems += problems
         if root is None and not problems:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from batchgen import text
-from batchgen.manifest.yaml12 import MAX_DEPTH, resolve
+from batchgen.manifest.scalars import MAX_DEPTH, resolve
 from batchgen.model import UsageError
 
 _CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff"

@@ -15,7 +15,7 @@ from batchgen import text
 from batchgen.manifest.lines import LONE_CR, Lines
 from batchgen.manifest.reading import Reading, Rows
 from batchgen.manifest.row import Row
-from batchgen.manifest.yaml12 import resolve
+from batchgen.manifest.scalars import resolve
 from batchgen.model import Problem
 
 OPTIONS = {

@@ -10,12 +10,13 @@ import contextlib
 import heapq
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import date
 from itertools import count
 
 from tenacity import RetryCallState, wait_exponential
 
 from batchgen import failures, joblog
-from batchgen.events import Event, Finished, Left, Tried
+from batchgen.events import Event, Finished, Left, Paced, Tried
 from batchgen.failures import RULES, Effect, Step
 from batchgen.joblog import Ended
 from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, Post, Reply, StorageError
@@ -79,9 +80,15 @@ class Pool:
         # Ordered, so that one seed always gives the same night.
         self._sending: dict[asyncio.Task[None], None] = {}
         self._probe_cleared = False
+        self._told_day: date | None = None
         self._progress_s = clock.monotonic()
         self._aborted_s = math.inf
         self._wake = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for another try."""
+        return len(self._waiting)
 
     def stop(self, exit_code: ExitCode, reason: str) -> None:
         """Send nothing more; what is in flight gets until its own deadline."""
@@ -164,6 +171,9 @@ class Pool:
     def _check_patience(self, now_s: float) -> None:
         if (until := self._gates.day.closed_until) and not self._policy.wait_for_quota:
             self.stop(ExitCode.WORK_LEFT, f"the day's quota is spent; it opens again at {joblog.timestamp(until)}")
+        elif until and until.date() != self._told_day:
+            self._told_day = until.date()
+            self._observe(Paced(f"the day's quota is spent; everything pauses until {joblog.timestamp(until)}"))
         if self._gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s:
             self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {duration(self._policy.give_up_after_s)}")
 

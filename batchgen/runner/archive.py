@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Records, State, read_state
-from batchgen.layout import PRIVATE, superseded
+from batchgen.joblog import Note
+from batchgen.layout import ATTEMPTS, LOG, PACE, PRIVATE, SUMMARY, superseded
 from batchgen.model import Entry, Picture, UsageError
 from batchgen.runner.session import default_output
+from batchgen.summary import Summary
+from batchgen.world import Files
+
+TAIL_BYTES = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,73 @@ class Archive:
         self.records.read_again(hear)
 
 
+class PaceChange(msgspec.Struct, frozen=True):
+    """A change of pace and its reason, as the run noted it."""
+
+    at: str
+    run: str
+    message: str
+
+
+_pace_changes = msgspec.json.Decoder(PaceChange)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The ends of an output folder's files: what happened last, cheap to read however long they are."""
+
+    root: Path
+    files: Files
+
+    @property
+    def state(self) -> State | None:
+        return read_state(self.files)
+
+    def entries(self) -> list[Entry]:
+        """The last entries of the logs."""
+        return self._last(LOG, joblog.decode)
+
+    def notes(self) -> list[Note]:
+        """The last intents and ends of attempts."""
+        return self._last(ATTEMPTS, joblog.decode_note)
+
+    def pace(self) -> list[PaceChange]:
+        """The last changes of pace."""
+        return self._last(PACE, _pace_changes.decode)
+
+    def summary(self) -> Summary | None:
+        """The verdict of the last run that could begin; None where there is none that can be read."""
+        try:
+            return msgspec.json.decode(self.files.read(SUMMARY), type=Summary)
+        except (OSError, *joblog.BAD_LINE):
+            return None
+
+    def _last(self, path: str, decode: Callable[[bytes], T]) -> list[T]:
+        if not (size_bytes := self.files.size_of(path)) or size_bytes < 0:
+            return []
+        handle = self.files.open(path)
+        try:
+            data = self.files.read_at(handle, max(0, size_bytes - TAIL_BYTES), TAIL_BYTES)
+        finally:
+            self.files.close(handle)
+        lines = data[: data.rfind(b"\n") + 1].splitlines()
+        found = []
+        for line in lines[size_bytes > TAIL_BYTES :]:
+            with contextlib.suppress(*joblog.BAD_LINE):
+                found.append(decode(line))
+        return found
+
+
+@contextmanager
+def recent_at(root: Path) -> Iterator[Recent]:
+    """The folder's ends. Raises OSError where there is no such folder."""
+    files = PosixFiles(root)
+    try:
+        yield Recent(root, files)
+    finally:
+        files.close_root()
+
+
 @contextmanager
 def records_at(root: Path) -> Iterator[Records | None]:
     """The folder as it is now; None where there is none."""
@@ -70,6 +147,14 @@ def records_at(root: Path) -> Iterator[Records | None]:
     finally:
         records.close()
         files.close_root()
+
+
+def last_change_ns(root: Path) -> int:
+    """When a log of the output folder got its last line (nanoseconds since 1970); 0 where there is none."""
+    try:
+        return (root / LOG).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def root_of(path: Path) -> Path:

@@ -7,37 +7,41 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from batchgen import joblog, summary
+from batchgen import joblog
 from batchgen.folder import Folder, State
 from batchgen.layout import SUMMARY
-from batchgen.model import Entry, ExitCode, Interrupted, Job, Outcome, Standing, StorageError, UsageError
+from batchgen.model import Entry, ExitCode, Interrupted, Job, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_plan, render
 from batchgen.progress import say
+from batchgen.runner import process
 from batchgen.runner.context import Run, Voice
 from batchgen.runner.money import priced
 from batchgen.runner.outside import Outside, real
+from batchgen.runner.refusal import exit_code_of, reason_of
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
-from batchgen.summary import JobCounts, Summary
+from batchgen.runner.verdict import summarize
+from batchgen.summary import Summary
 from batchgen.text import counted
-
-if TYPE_CHECKING:
-    from batchgen.pool import Pool
 
 ROOM_BYTES = 64 << 20
 
 
-async def run(session: Session, voice: Voice, outside: Outside | None = None) -> Summary:
-    """Make what is missing. Raises BatchgenError where nothing could be begun; everything later is in the summary."""
-    with _interruptible():
-        return await _run(session, voice, outside or real())
+async def run(
+    session: Session, voice: Voice, outside: Outside | None = None, hear: Callable[[Summary], None] | None = None
+) -> Summary:
+    """Make what is missing; `hear` hears of the summary so far now and then.
+
+    Raises BatchgenError where nothing could be begun; everything later is in the summary.
+    """
+    with interruptible():
+        return await _run(session, voice, outside or real(), hear)
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Until the pool listens to signals itself, they end the run at once, with their own exit code."""
 
     def interrupt(number: int, frame: object) -> None:
@@ -55,7 +59,7 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
+async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[[Summary], None] | None) -> Summary:
     root, plan = session.settings.output.absolute(), None
     if not outside.begun(root):
         # What cannot begin leaves no folder behind.
@@ -66,17 +70,38 @@ async def _run(session: Session, voice: Voice, outside: Outside) -> Summary:
         with outside.hold(root) as files, contextlib.closing(Folder(files)) as folder:
             folder.load()
             this = _begin(session, folder, voice, outside)
-            try:
-                return await _conduct(this, None if folder.fold.jobs else plan)
-            finally:
-                with contextlib.suppress(OSError):
-                    logged = max(this.state.logged, folder.fold.jobs) + this.new_jobs
-                    folder.write_state(msgspec.structs.replace(this.state, pid=0, doing="ended", logged=logged))
+            this.hear = hear
+            with _remembered(this) as ended:
+                ended(verdict := await _conduct(this, None if folder.fold.jobs else plan))
+                return verdict
     except OSError as error:
         place = root / error.filename if isinstance(error.filename, str) else root
         in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
         fix = "; a folder is needed there: move the file away, or choose another folder with -o" if in_the_way else ""
         raise StorageError(f"{place}: {error.strerror or error}{fix}") from error
+
+
+@contextlib.contextmanager
+def _remembered(this: Run) -> Iterator[Callable[[Summary], None]]:
+    """The folder's state tells how the run ended, also where it could not begin and leaves no summary."""
+    code, verdict = int(ExitCode.INTERNAL), ""
+
+    def ended(found: Summary) -> None:
+        nonlocal code, verdict
+        code, verdict = found.exit_code, found.verdict
+
+    try:
+        yield ended
+    except BaseException as error:
+        storage = isinstance(error, OSError)
+        code, verdict = int(ExitCode.STORAGE) if storage else exit_code_of(error), reason_of(error)
+        raise
+    finally:
+        logged = max(this.state.logged, this.folder.fold.jobs) + this.new_jobs
+        now = joblog.timestamp(this.clock.utc())
+        how = {"pid": 0, "doing": "ended", "heartbeat_at": now, "exit_code": code, "verdict": verdict}
+        with contextlib.suppress(OSError):
+            this.folder.write_state(msgspec.structs.replace(this.state, logged=logged, **how))
 
 
 def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:
@@ -96,6 +121,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
         started_at=started,
         heartbeat_at=started,
         doing="planning",
+        process=process.mark(os.getpid()),
     )
     folder.write_state(state)
     this = Run(session, folder, voice, outside, run, state, outside.clock.monotonic())
@@ -132,7 +158,7 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
         from batchgen.runner.work import work
 
         pool = await work(this, plan)
-    verdict = _summarize(this, plan, pool, this.clock.monotonic() - this.began_s)
+    verdict = summarize(this, plan, pool)
     with contextlib.suppress(OSError):
         this.folder.write_whole(SUMMARY, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n")
     return verdict
@@ -177,40 +203,3 @@ def _check_begin(session: Session, plan: Plan) -> None:
     if limits.max_cost_usd is not None and plan.cost_usd(prices) is None:
         unknown = ", ".join(sorted(model for model in plan.to_do if model not in prices))
         raise UsageError(f"max_cost_usd needs prices, none is known for {unknown}; add --price MODEL=USD or prices_usd")
-
-
-def _summarize(this: Run, plan: Plan, pool: Pool | None, wall_s: float) -> Summary:
-    tally, settled = this.tally, plan.settled
-    done = settled(Outcome.DONE) + tally.done
-    failed = settled(Outcome.FAILED) + tally.failed
-    uncertain = settled(Outcome.UNCERTAIN) + tally.uncertain
-    counts = JobCounts(plan.selected, done, failed, uncertain, plan.selected - done - failed - uncertain)
-    stops = pool.stops if pool else []
-    code = summary.exit_code(counts, [stop.exit_code for stop in stops])
-    return Summary(
-        run=this.run,
-        manifest=str(this.settings.manifest),
-        output=str(this.settings.output),
-        exit_code=code,
-        verdict=summary.verdict(code, counts, tally.done, [s.reason for s in stops if s.exit_code is code]),
-        started_at=this.state.started_at,
-        finished_at=joblog.timestamp(this.clock.utc()),
-        wall_s=round(wall_s, 3),
-        total=plan.total,
-        selected=plan.selected,
-        done=done,
-        failed=failed,
-        uncertain=uncertain,
-        pending=counts.pending,
-        in_doubt=len(this.folder.lives.doubtful() | (pool.in_doubt if pool else set())),
-        made=tally.done,
-        requests=tally.requests,
-        retries=tally.retries,
-        pictures_per_minute=round(tally.pictures / wall_s * 60, 2) if tally.pictures and wall_s else None,
-        inference_s=tally.inference(),
-        cost_usd=round(tally.cost_usd, 6) if tally.priced else None,
-        exposure_usd=round(tally.exposure_usd, 6) if tally.priced else None,
-        failures=sorted(tally.groups.values(), key=lambda group: -group.count),
-        left=tally.left,
-        notices=this.notices,
-    )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from batchgen.folder import Folder, State
 from batchgen.progress import say
-from batchgen.runner.outside import Outside
 from batchgen.runner.session import Session
 from batchgen.settings import Settings
-from batchgen.summary import Tally
+from batchgen.summary import Summary, Tally
 from batchgen.world import Clock
+
+if TYPE_CHECKING:
+    from batchgen.runner.outside import Outside
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Voice:
 
 @dataclass
 class Run:
-    """One run: what it was told, where it writes, what it has counted."""
+    """One run: what it was told, where it writes, what it has counted; `hear` hears of its summary now and then."""
 
     session: Session
     folder: Folder
@@ -39,6 +43,7 @@ class Run:
     tally: Tally = field(default_factory=Tally)
     new_jobs: int = 0
     notices: list[str] = field(default_factory=list)
+    hear: Callable[[Summary], None] | None = None
 
     def warn(self, message: str) -> None:
         """Something the user should know, now and in the summary."""

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from batchgen.folder import State
-from batchgen.joblog import BAD_LINE
-from batchgen.layout import SUMMARY
-from batchgen.model import Outcome
+from batchgen.model import Outcome, UsageError
 from batchgen.plan import Plan
-from batchgen.runner.archive import Archive, open_archive
+from batchgen.runner import live
+from batchgen.runner.archive import Archive, open_archive, recent_at
+from batchgen.runner.refusal import reason_of
 from batchgen.runner.session import open_session, plan_of
 from batchgen.settings import Flags
 from batchgen.text import counted
+from batchgen.world import Clock
 
 
-class Status(msgspec.Struct, frozen=True):
-    """Where a folder stands. `total` is None where the manifest cannot be found any more."""
+class Status(live.Now, frozen=True, kw_only=True):
+    """Where a folder stands, and what goes on there.
+
+    `total` is None where the manifest cannot be found or, by `manifest_error`, not be read. While a run is at work
+    what is in flight counts as `in_doubt`.
+    """
 
     output: str
     manifest: str | None
@@ -37,20 +40,33 @@ class Status(msgspec.Struct, frozen=True):
     requests: int
     cost_usd: float
     exposure_usd: float
-    run: str | None
-    running: bool
-    doing: str | None
-    heartbeat_at: str | None
-    last_verdict: str | None
+    running: bool = False
+    manifest_error: str | None = None
     v: int = 1
 
+    def at(self, now: live.Now) -> Status:
+        """The same counts with what goes on now."""
+        fields = {name: getattr(now, name) for name in now.__struct_fields__}
+        return msgspec.structs.replace(self, running=now.running, **fields)
 
-def status(path: Path, env: Mapping[str, str]) -> Status:
+
+def status(path: Path, env: Mapping[str, str], clock: Clock) -> Status:
     """Where the output folder `path` stands, or the one that belongs to the manifest `path`."""
     with open_archive(path) as archive:
         manifest = path if path.is_file() else archive.manifest
-        plan = _plan(manifest, archive, env) if manifest else None
-        return _status(archive, manifest, plan)
+        plan, error = None, None
+        try:
+            plan = _plan(manifest, archive, env) if manifest else None
+        except UsageError as refused:
+            error = reason_of(refused)
+        found = _status(archive, manifest, plan)
+    return msgspec.structs.replace(found.at(now_at(Path(found.output), clock)), manifest_error=error)
+
+
+def now_at(root: Path, clock: Clock) -> live.Now:
+    """What goes on in an output folder; cheap, however much is in it."""
+    with recent_at(root) as recent:
+        return live.now(recent, clock.utc())
 
 
 def _plan(manifest: Path, archive: Archive, env: Mapping[str, str]) -> Plan:
@@ -63,7 +79,7 @@ def _plan(manifest: Path, archive: Archive, env: Mapping[str, str]) -> Plan:
 
 
 def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
-    root, state, fold, lives = archive.root, archive.state, archive.records.fold, archive.records.lives
+    root, fold, lives = archive.root, archive.records.fold, archive.records.lives
     counts: Mapping[Outcome, int] = (
         {outcome: plan.settled(outcome) for outcome in Outcome} if plan else Counter(fold.counts())
     )
@@ -80,55 +96,25 @@ def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Statu
         requests=fold.requests + len(lives.ended()),
         cost_usd=round(fold.spent_usd, 6),
         exposure_usd=round(fold.exposure_usd + lives.exposure_usd(), 6),
-        run=state.run if state else None,
-        running=bool(state and _at_work(state)),
-        doing=state.doing if state else None,
-        heartbeat_at=state.heartbeat_at if state else None,
-        last_verdict=_last_verdict(root),
     )
 
 
-def _at_work(state: State) -> bool:
-    """Whether the process that the state names is alive, as far as this machine can tell."""
-    if not state.pid or state.host != socket.gethostname():
-        return state.pid > 0
-    try:
-        os.kill(state.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _last_verdict(root: Path) -> str | None:
-    try:
-        return str(msgspec.json.decode((root / SUMMARY).read_bytes())["verdict"])
-    except (OSError, *BAD_LINE, KeyError, TypeError):
-        return None
-
-
-def render(found: Status) -> Iterator[str]:
+def render(found: Status, utc: datetime) -> Iterator[str]:
     """The status for people, a line at a time."""
     of = f" of {found.total}" if found.total is not None else ""
     yield f"{found.output}: {found.done}{of} jobs done"
     for name, count in (("failed", found.failed), ("uncertain", found.uncertain), ("pending", found.pending)):
         if count:
             yield f"  {name:<10} {count}"
-    if found.in_doubt and found.running:
-        yield f"  in flight  {counted(found.in_doubt, 'job')}"
-    elif found.in_doubt:
+    if found.in_doubt and not found.running:
         yield f"  in doubt   {counted(found.in_doubt, 'job')} may have been paid for without an answer"
     if found.orphans:
         yield f"  orphans    {found.orphans} jobs of the log are no longer in the manifest"
     cost = f", ${found.cost_usd:.4f}" if found.cost_usd else ""
     exposure = f" (and ${found.exposure_usd:.4f} in doubt)" if found.exposure_usd else ""
     yield f"  requests   {found.requests}{cost}{exposure}"
-    if found.running:
-        yield f"  run        {found.run}: {found.doing}, last heard of at {found.heartbeat_at}"
-    elif found.doing != "ended":
-        yield f"  run        {found.run} ended without a word; run the same command again"
-    elif found.last_verdict:
-        yield f"  last run   {found.last_verdict}"
-    if found.manifest is None:
+    yield from live.render(found, utc)
+    if found.manifest_error:
+        yield f"  manifest   {found.manifest_error}; pending jobs cannot be counted"
+    elif found.manifest is None:
         yield "  the manifest is not where it was; pending jobs cannot be counted"

@@ -12,9 +12,11 @@ from batchgen.manifest import Mistakes
 from batchgen.model import Job, Problem, UsageError
 from batchgen.runner import conduct
 from batchgen.runner.context import Voice
+from batchgen.runner.listeners import listening
 from batchgen.runner.session import open_session
 from batchgen.settings import Flags
 from batchgen.summary import Summary
+from batchgen.telling import Telling
 
 
 async def run_async(
@@ -23,6 +25,9 @@ async def run_async(
     api_key_file: str | os.PathLike[str] | None = None,
     quiet: bool = True,
     verbose: bool = False,
+    ping: str | None = None,
+    metrics_file: str | os.PathLike[str] | None = None,
+    stamp: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Summary:
     """Make what is missing of `manifest`; `settings` are the long flags of `batchgen run` and the names of limits.
@@ -30,8 +35,13 @@ async def run_async(
     What went wrong with jobs is in the Summary and its `exit_code`. Raises BatchgenError where nothing could be begun.
     """
     key_file = None if api_key_file is None else Path(api_key_file)
-    session = open_session(Flags.of(manifest, **settings), os.environ, key_file)
-    return await conduct.run(session, Voice(quiet, verbose))
+    output, voice = settings.get("output"), Voice(quiet, verbose)
+    telling = Telling.of(manifest, os.environ, output=output, ping=ping, metrics_file=metrics_file, stamp=stamp)
+    with listening(telling, voice) as listeners:
+        session = open_session(Flags.of(manifest, **settings), os.environ, key_file)
+        found = await conduct.run(session, voice, hear=listeners.hear)
+        await asyncio.to_thread(listeners.ended, found)
+    return found
 
 
 def run(manifest: str | os.PathLike[str], **settings: Any) -> Summary:

@@ -239,6 +239,7 @@ class _Keys:
             raise UsageError(f"the key file {file} cannot be read: {getattr(error, 'strerror', 'not text')}") from error
         if not key.strip():
             raise UsageError(f"the key file {file} is empty")
-        if open_to_others:
+        # A credential's mode shows the mask of its access list, not who may read it.
+        if open_to_others and self.file:
             self.notices.append(f"the key file {file} can be read by others; chmod 600 {file}")
         return key

@@ -13,6 +13,7 @@ from batchgen.model import StorageError, UsageError
 
 MANIFEST = "pictures.yaml"
 CRONTAB = "crontab.example"
+OUTPUT = "outputs/pictures"
 
 _MANIFEST = f"""\
 # yaml-language-server: $schema=./{schema.FILE}
@@ -35,23 +36,35 @@ _MAKEFILE = """\
 # make: the pictures of MANIFEST that are not there yet; the same again after anything that went wrong.
 BATCHGEN ?= {command}
 MANIFEST ?= {manifest}
+OUTPUT := outputs/$(basename $(notdir $(MANIFEST)))
 
 .PHONY: pictures plan status
+.DELETE_ON_ERROR:
 
-pictures:
-	@exec $(BATCHGEN) run $(MANIFEST)
+pictures: $(OUTPUT).stamp
 
 plan: # what a run would do, cost and take
-	@exec $(BATCHGEN) check $(MANIFEST)
+	@exec $(BATCHGEN) check $(MANIFEST) -o $(OUTPUT)
 
 status: # where it stands
-	@exec $(BATCHGEN) status $(MANIFEST)
+	@exec $(BATCHGEN) status $(OUTPUT)
+
+# Written when every picture is there. What it depends on besides MANIFEST is told in a file that the next make reads.
+$(OUTPUT).stamp: $(MANIFEST) | outputs
+	@$(BATCHGEN) check $(MANIFEST) --deps $@ > $(OUTPUT).d~ && mv $(OUTPUT).d~ $(OUTPUT).d
+	@exec $(BATCHGEN) run $(MANIFEST) -o $(OUTPUT) --stamp $@
+
+outputs:
+	@mkdir $@
+
+-include $(OUTPUT).d
 """
 
 _CRONTAB = """\
 # Every night at 22:30, for at most 8 hours. Add the last line with `crontab -e`; cron mails when somebody is needed.
 # With `api: nebula` keep the key in a file that only you can read, and add: --api-key-file $HOME/.nebula-api-key
-30 22 * * * cd {folder} && exec {command} run {manifest} --max-runtime 8h --quiet
+# To be told of nights that did not happen, put BATCHGEN_PING=https://... on a line of its own above.
+30 22 * * * cd {folder} && exec {command} run {manifest} -o {output} --max-runtime 8h --quiet
 """
 
 
@@ -85,7 +98,7 @@ def _files(folder: Path) -> dict[str, str]:
         "Makefile": _MAKEFILE.format(command=command.replace("$", "$$").replace("#", "\\#"), manifest=MANIFEST),
         # In a crontab a bare % ends the command.
         CRONTAB: _CRONTAB.format(
-            folder=place.replace("%", "\\%"), command=command.replace("%", "\\%"), manifest=MANIFEST
+            folder=place.replace("%", "\\%"), command=command.replace("%", "\\%"), manifest=MANIFEST, output=OUTPUT
         ),
     }
 

@@ -1,4 +1,4 @@
-"""The part of a run that sends: pool and writer, with signals and heartbeat around them.
+"""The part of a run that sends: pool and writer, with signals and pulse around them.
 
 Imported only when there is something to send.
 """
@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
-import msgspec
-
 from batchgen import images, joblog
 from batchgen.events import Event, Finished, Paced
 from batchgen.failures import Allowance
@@ -27,10 +25,10 @@ from batchgen.progress import Progress
 from batchgen.protocol.answers import decode_answer
 from batchgen.runner.context import Run
 from batchgen.runner.finish import finisher
+from batchgen.runner.pulse import Pulse
 from batchgen.sink import LocalSink
 from batchgen.writer import Committer
 
-HEARTBEAT_S = 30.0
 SECOND_SIGNAL_S = 2.0
 _NOT_CLEAN = {ExitCode.INTERNAL, ExitCode.STORAGE}
 _SIGNALS = {
@@ -43,7 +41,8 @@ _SIGNALS = {
 async def work(this: Run, plan: Plan) -> Pool:
     """Send what the plan has to do; the pool as it stands when nothing is in flight any more."""
     progress = Progress(plan.remaining, this.clock, quiet=this.voice.quiet, verbose=this.voice.verbose)
-    observe = _observers(this, progress)
+    changed = asyncio.Event()
+    observe = _observers(this, progress, changed)
     loop = asyncio.get_running_loop()
     outside = this.outside
     with ThreadPoolExecutor(1, "batchgen-manifest") as reader:
@@ -59,10 +58,11 @@ async def work(this: Run, plan: Plan) -> Pool:
                 finish=finisher(this.settings),
             )
             writer = outside.writer(committer, loop)
+            gates = _gates(this)
             pool = Pool(
                 _policy(this, link.key),
                 pull=_puller(this, plan, reader),
-                gates=_gates(this),
+                gates=gates,
                 transport=link.transport,
                 account=link.account,
                 deliver=writer,
@@ -79,8 +79,8 @@ async def work(this: Run, plan: Plan) -> Pool:
             committer.on_full = on_full
             progress.in_flight = lambda: pool.in_flight
             try:
-                with _signals(this, pool):
-                    await _with_heartbeat(this, progress, pool)
+                with _signals(this, pool, changed):
+                    await Pulse(this, plan, pool, gates, changed).around(pool.run(), progress.tick)
             except asyncio.CancelledError:
                 # The program around us wants to end: answers that have come are still written.
                 pool.abort()
@@ -108,13 +108,14 @@ def _storage_is_full(this: Run, pool: Pool, message: str) -> None:
     pool.stop(ExitCode.STORAGE, message)
 
 
-def _observers(this: Run, progress: Progress) -> Callable[[Event], None]:
+def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callable[[Event], None]:
     def observe(event: Event) -> None:
         if isinstance(event, Finished):
             this.folder.lives.forget(event.entry.job, event.entry.fingerprint)
             this.new_jobs += not this.folder.fold.rows(event.entry.job)
         elif isinstance(event, Paced):
             this.folder.note_pace(this.run, joblog.timestamp(this.clock.utc()), event.message)
+            changed.set()
         this.tally(event)
         progress(event)
 
@@ -178,7 +179,7 @@ def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int]
 
 
 @contextlib.contextmanager
-def _signals(this: Run, pool: Pool) -> Iterator[None]:
+def _signals(this: Run, pool: Pool, changed: asyncio.Event) -> Iterator[None]:
     """The first signal drains, one that comes two seconds later or more ends at once."""
     loop = asyncio.get_running_loop()
     first_s: float | None = None
@@ -192,6 +193,7 @@ def _signals(this: Run, pool: Pool) -> Iterator[None]:
                 f"{number.name}: no new requests; waiting for {pool.in_flight} answers (again, after 2 s: stop at once)"
             )
             pool.stop(_SIGNALS[number], f"ended by {number.name}")
+            changed.set()
         elif now_s - first_s >= SECOND_SIGNAL_S:
             pool.abort()
 
@@ -209,31 +211,3 @@ def _signals(this: Run, pool: Pool) -> Iterator[None]:
             loop.remove_signal_handler(number)
             # What follows is short and must not be cut off by the second signal that make and systemd send.
             signal.signal(number, signal.SIG_IGN)
-
-
-async def _with_heartbeat(this: Run, progress: Progress, pool: Pool) -> None:
-    """Run the pool, and meanwhile say that it is alive and make durable what was noted since the last picture."""
-    ended = asyncio.Event()
-
-    def beat() -> None:
-        doing = pool.hold.reason if pool.hold and not pool.in_flight else "working"
-        now = joblog.timestamp(this.clock.utc())
-        # A disk that fails here fails the next picture or intent too, and is told there.
-        with contextlib.suppress(OSError, StorageError):
-            this.folder.write_state(msgspec.structs.replace(this.state, heartbeat_at=now, doing=doing))
-            this.folder.sync_attempts()
-
-    async def heart() -> None:
-        while not ended.is_set():
-            progress.tick()
-            await asyncio.to_thread(beat)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_S):
-                    await ended.wait()
-
-    beating = asyncio.create_task(heart())
-    try:
-        await pool.run()
-    finally:
-        ended.set()
-        await asyncio.wait([beating], timeout=ABORT_S)

@@ -23,11 +23,11 @@ from batchgen.inputs import encoder
 from batchgen.model import BatchgenError, ExitCode, Secret
 from batchgen.pacing import Pace
 from batchgen.protocol import nebula
-from batchgen.runner import Voice, open_session, run
-from batchgen.runner.context import Run
+from batchgen.runner.conduct import run
+from batchgen.runner.context import Run, Voice
 from batchgen.runner.online import Offer
 from batchgen.runner.outside import Link, Outside
-from batchgen.runner.session import Access
+from batchgen.runner.session import Access, open_session
 from batchgen.settings import Flags
 from batchgen.summary import Summary
 from nights import promises
