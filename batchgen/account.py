@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from batchgen.model import Secret
+from batchgen.model import Secret, Shard
 from batchgen.pacing import AccountState, Lease, Pace, grant
 from batchgen.world import Clock
 
@@ -28,9 +28,10 @@ LOOK_S = 0.5
 _TABLE = "CREATE TABLE IF NOT EXISTS account (name TEXT PRIMARY KEY, state TEXT NOT NULL)"
 
 
-def account_name(url: str, key: Secret) -> str:
-    """The account behind an address and a key, as a hash that gives neither away."""
-    return hashlib.sha256(f"batchgen account\0{url}\0{key.reveal()}".encode()).hexdigest()[:32]
+def account_name(url: str, key: Secret, shard: Shard | None = None) -> str:
+    """The account behind an address and a key, as a hash that gives neither away; a shard's part of it counts alone."""
+    parts = ["batchgen account", url, key.reveal(), *([str(shard)] if shard else [])]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def store_path(env: Mapping[str, str]) -> Path | None:

@@ -224,6 +224,16 @@ class Standing(StrEnum):
     UNCERTAIN = "uncertain"
 
 
+class Shard(msgspec.Struct, frozen=True, order=True):
+    """The part `i` of `n` of a manifest's jobs, from 1 to n."""
+
+    i: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.i}/{self.n}"
+
+
 class Selection(msgspec.Struct, frozen=True):
     """Which jobs of the manifest a run is for, which of the ended ones it does again, and in which order.
 
@@ -237,6 +247,7 @@ class Selection(msgspec.Struct, frozen=True):
     limit: int | None = None
     shuffle: str | None = None
     last_place: int | None = None
+    shard: Shard | None = None
 
 
 class Billed(StrEnum):

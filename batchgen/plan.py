@@ -13,6 +13,7 @@ import msgspec
 from batchgen.advice import Advisor
 from batchgen.manifest import Mistakes, Tally
 from batchgen.model import Job, ManifestChanged, Outcome, Problem, Selection, Standing, UsageError
+from batchgen.shards import holds
 from batchgen.shuffle import PLACES, last_place, place, shuffled
 from batchgen.text import counted
 
@@ -158,6 +159,8 @@ def _mark(plan: Plan, job: Job, standing: Standing) -> Mark:
 
 
 def _fits(job: Job, selection: Selection) -> bool:
+    if selection.shard and not holds(selection.shard, job.id):
+        return False
     return not selection.only or any(fnmatchcase(job.id, pattern) for pattern in selection.only)
 
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from batchgen import endpoint, manifest
+from batchgen import endpoint, manifest, shards
 from batchgen.endpoint import Place
 from batchgen.manifest import LIMITS, SWITCHES
-from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
+from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol.styles import STYLES, Style
 from batchgen.text import printable
 
@@ -39,7 +39,10 @@ class Limits:
     timeout_s: float = 180.0
 
 
-_OWN_FLAGS = ("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed")
+_OWN_FLAGS = (
+    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed"),
+    "shared_account",
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Flags:
     max_runtime_s: float | None = None
     until: str | None = None
     on_quota: str = "stop"
+    shared_account: bool = False
     embed: bool | None = None
 
     @classmethod
@@ -75,6 +79,7 @@ class Flags:
         only: Iterable[str] = (),
         limit: int | None = None,
         shuffle: str | int | None = None,
+        shard: str | None = None,
         **others: Any,
     ) -> Flags:
         """Flags as the command line and Python programs name them; what is not a flag by itself is a limit."""
@@ -92,7 +97,9 @@ class Flags:
             limits=others,
             defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
             prices=[f"{k}={v}" for k, v in prices.items()] if isinstance(prices, Mapping) else prices,
-            selection=Selection(frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit, seed),
+            selection=Selection(
+                frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit, seed, shard=_shard(shard)
+            ),
             **own,
         )
 
@@ -117,6 +124,11 @@ class Settings:
     max_runtime_s: float | None = None
     until: datetime | None = None
     embed: bool = True
+    shared_account: bool = False
+
+    @property
+    def shard(self) -> Shard | None:
+        return self.selection.shard
 
     @property
     def style(self) -> str:
@@ -175,7 +187,7 @@ def resolve(
         api=style,
         place=place,
         key=endpoint.key_for(place, style, key),
-        limits=_limits(flags, env, header, problems),
+        limits=_part(_limits(flags, env, header, problems), flags, problems),
         overrides=_overrides(flags, problems),
         defaults=header.defaults,
         prices_usd=dict(header.prices_usd) | _prices(flags, problems),
@@ -184,6 +196,7 @@ def resolve(
         wait_for_quota=flags.on_quota == "wait",
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
+        shared_account=flags.shared_account,
         embed=_embed(flags, env, header, problems),
     )
     if problems:
@@ -205,6 +218,35 @@ def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list
         source = f" in {_variable(limit)}" if limit in by_env and limit not in by_flag else ""
         problems.append(f"{what}{source}" + (f"; {fix}" if fix else ""))
     return Limits(**clean)
+
+
+def _shard(text: str | None) -> Shard | None:
+    try:
+        return None if text is None else shards.parse(text)
+    except ValueError as error:
+        raise UsageError(f"--shard {printable(text or '', 40)!r}: {error}") from None
+
+
+def _part(limits: Limits, flags: Flags, problems: list[str]) -> Limits:
+    """The limits of this shard, so that all shards together keep what was said; pace and day stay whole where the
+    shards share an account.
+    """
+    shard = flags.selection.shard
+    if shard is None:
+        return limits
+    counted = {"max_requests": limits.max_requests}
+    if not flags.shared_account:
+        pace = limits.requests_per_minute
+        counted |= {
+            "requests_per_minute": None if pace is None else math.floor(pace),
+            "requests_per_day": limits.requests_per_day,
+        }
+    parts = {name: shards.part(shard, whole) for name, whole in counted.items() if whole is not None}
+    for name in (name for name, part in parts.items() if not part):
+        fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
+        problems.append(f"{name} {counted[name]} leaves nothing for shard {shard}; {fix}")
+    cost_usd = limits.max_cost_usd
+    return replace(limits, **parts, max_cost_usd=None if cost_usd is None else cost_usd / shard.n)
 
 
 def _embed(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> bool:

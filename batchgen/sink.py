@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from batchgen.layout import TMP
 from batchgen.world import Files, Staged
 
 
@@ -20,6 +19,7 @@ class LocalSink:
     """Pictures in the output folder. One thread at a time."""
 
     files: Files
+    tmp: str
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
@@ -27,7 +27,7 @@ class LocalSink:
     def stage(self, data: bytes) -> Staged:
         """Write the bytes to a temporary file. Its name begins with their digest, so that it can be found again."""
         sha256 = hashlib.sha256(data).hexdigest()
-        path = f"{TMP}/{sha256[:32]}-{next(self._numbers)}"
+        path = f"{self.tmp}/{sha256[:32]}-{next(self._numbers)}"
         handle = self.files.create(path)
         staged = Staged(path, handle, sha256)
         try:

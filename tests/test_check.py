@@ -14,7 +14,7 @@ import pytest
 from conftest import MODEL
 
 from batchgen.cli import main
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.runner.online import nearest
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ def test_other_errors_as_data(place: Place, checked: Any) -> None:
     assert found["exit_code"] == 2 and "No such file" in found["error"] and found["problems"] == []
     manifest = place.jobs("a", api="sandbox")
     run(manifest)
-    with exclusive(place.output):
+    with locked(place.output):
         assert checked(manifest, name="run")["exit_code"] == 5
 
 

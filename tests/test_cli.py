@@ -21,7 +21,7 @@ from samples import entry, failed, job
 import batchgen
 from batchgen.cli import main
 from batchgen.events import Finished, Left, Paced, Tried
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.model import Failure, Outcome
 from batchgen.progress import LINE_EVERY_S, Progress
 
@@ -209,7 +209,7 @@ def test_a_busy_folder_exits_5(place: Place, capsys: pytest.CaptureFixture[str])
     manifest = place.jobs("a", api="sandbox")
     main(["run", str(manifest), "--quiet"])
     before = tree(place.output)
-    with exclusive(place.output):
+    with locked(place.output):
         assert main(["run", str(manifest)]) == 5
     assert "is at work here; nothing was touched" in capsys.readouterr().err
     assert tree(place.output) == before

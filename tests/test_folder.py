@@ -15,7 +15,7 @@ from samples import AT, attempt, entry, failed, job
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Folder, Records, State, exclusive, read_state, records
+from batchgen.folder import Folder, Records, State, locked, read_state, records
 from batchgen.joblog import Ended, Intent
 from batchgen.layout import superseded
 from batchgen.model import (
@@ -630,8 +630,8 @@ def test_the_state_is_replaced_whole(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, pathlib
-from batchgen.folder import exclusive
-with exclusive(pathlib.Path(sys.argv[1])):
+from batchgen.folder import locked
+with locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -655,10 +655,10 @@ def test_a_second_holder_is_refused_and_told_who_the_first_is(tmp_path: Path) ->
         folder.write_state(State("m.yaml", run="20261122T220000Z-7f3a", pid=4711, host="nightly", started_at=AT))
     with held(tmp_path) as other:
         with pytest.raises(FolderBusy, match=r"20261122T220000Z-7f3a .*4711.* nightly.*nothing was touched"):
-            exclusive(tmp_path).__enter__()
+            locked(tmp_path).__enter__()
         other.kill()
         other.wait(30)
-        with exclusive(tmp_path):
+        with locked(tmp_path):
             pass
 
 
@@ -666,7 +666,7 @@ def test_a_holder_that_has_not_said_who_it_is_is_still_a_holder(tmp_path: Path) 
     """Without a readable state the refusal names no run."""
     put(tmp_path, ".batchgen/state.json", b'{"manifest": "\xff"}')
     with held(tmp_path), pytest.raises(FolderBusy, match="another run is at work here"):
-        exclusive(tmp_path).__enter__()
+        locked(tmp_path).__enter__()
 
 
 def rotate(path: Path) -> None:

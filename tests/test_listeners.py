@@ -17,7 +17,7 @@ from test_ping import TOKEN, Switch, switch
 
 import batchgen
 from batchgen.cli import main
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.model import UsageError
 from batchgen.telling import Telling
 
@@ -76,7 +76,7 @@ def test_a_busy_folder_is_told_and_leaves_the_metrics_to_the_run_that_is_there(
     arguments = ["run", str(place.jobs("a", api="sandbox")), "--quiet", "--metrics-file", str(file)]
     main(arguments)
     before = file.read_bytes()
-    with exclusive(place.output):
+    with locked(place.output):
         assert main([*arguments, "--ping", server.url]) == 5
     assert server.steps == ["start", "5"] and file.read_bytes() == before
 

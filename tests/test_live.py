@@ -328,7 +328,7 @@ def test_a_torn_tail_is_left_out(place: Place) -> None:
     root = folder(place, state(), *(done(f"j{n}", 1, meta={"long": "x" * 5000}) for n in range(300)))
     with (root / "log.jsonl").open("ab") as file:
         file.write(b'{"job": "ha')
-    with recent_at(root) as recent:
+    with recent_at(root) as [recent]:
         assert 100 < len(recent.entries()) < 300 and recent.entries()[-1].job == "j299"
 
 

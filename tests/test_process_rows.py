@@ -27,7 +27,7 @@ import pytest
 from world import Answer, SimClock, SimServer, World, between, most_in_window, says
 
 import batchgen
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.model import ExitCode
 from batchgen.runner.work import SECOND_SIGNAL_S
 from batchgen.sandbox import SANDBOX_KEY, Sandbox
@@ -141,8 +141,8 @@ def test_row62_a_start_while_another_drains(place: Place, beside: Beside) -> Non
 
 HOLD = """
 import pathlib, subprocess, sys
-from batchgen.folder import exclusive
-with exclusive(pathlib.Path(sys.argv[1])):
+from batchgen.folder import locked
+with locked(pathlib.Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
     print(child.pid, flush=True)
     sys.stdin.read()
@@ -159,7 +159,7 @@ def test_row63_a_lock_is_free_although_a_child_outlives_its_holder(tmp_path: Pat
             holder.kill()
             holder.wait(SOON_S)
             os.kill(child, 0)
-            with exclusive(tmp_path):
+            with locked(tmp_path):
                 pass
         finally:
             os.kill(child, signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_row64_before_anything_was_sent(place: Place, beside: Beside) -> None:
         process.communicate(timeout=SOON_S)
     assert process.returncode in (143, -signal.SIGTERM), "to a shell both are 143"
     assert night.ledger.requests == 0
-    with exclusive(output):
+    with locked(output):
         pass
 
 
@@ -249,7 +249,7 @@ def test_row65_a_signal_to_the_wrapper_alone(place: Place, beside: Beside, wrap:
 
 def _free(output: Path) -> bool:
     try:
-        with exclusive(output):
+        with locked(output):
             return True
     except batchgen.BatchgenError:
         return False

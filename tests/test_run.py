@@ -17,7 +17,7 @@ from PIL import Image
 
 import batchgen
 from batchgen import images
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.model import ExitCode, FolderBusy, ManifestError, StorageError, UsageError
 from batchgen.protocol import Drawn, nebula
 from batchgen.sandbox import SANDBOX_KEY, Ledger, Sandbox, Script, parse_fault
@@ -496,7 +496,7 @@ async def test_a_busy_folder_is_left_alone(place: Place) -> None:
     async with sandbox() as server:
         await go(place.jobs("a"), server)
         before = dict(everything_below(place.output))
-        with exclusive(place.output), pytest.raises(FolderBusy, match="nothing was touched"):
+        with locked(place.output), pytest.raises(FolderBusy, match="nothing was touched"):
             await go(manifest, server)
         assert server.ledger.requests == 1
     assert dict(everything_below(place.output)) == before

@@ -703,21 +703,6 @@ async def test_row59_a_log_that_is_rotated_ends_the_run(bench: Bench, meddling: 
 # Row 61: no locks
 
 
-async def test_row61_a_file_system_that_says_it_has_no_locks_is_refused(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the lock library knows of no locks, the run is refused with exit 2 before any request."""
-
-    def acquire(*arguments: Any, **others: Any) -> None:
-        raise NotImplementedError
-
-    monkeypatch.setattr("filelock.FileLock.acquire", acquire)
-    with pytest.raises(UsageError, match="no locks"):
-        await bench.run()
-    assert bench.requests == 0
-
-
-@pytest.mark.filterwarnings("ignore:flock not supported")
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP], ids=errno.errorcode.get)
 async def test_row61_a_file_system_without_flock_is_refused(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, code: int

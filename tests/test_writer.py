@@ -21,6 +21,7 @@ from batchgen import images, joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder
 from batchgen.joblog import Draft
+from batchgen.layout import Books
 from batchgen.metadata import Embedded
 from batchgen.model import BadAnswer, Entry, Job, Outcome, Secret, ServerError, StorageError
 from batchgen.protocol import Drawn, nebula
@@ -142,7 +143,7 @@ class Desk:
         self.committer = Committer(
             decode=nebula.decode_answer,
             check=images.check,
-            sink=LocalSink(self.disk),
+            sink=LocalSink(self.disk, Books().tmp),
             folder=self.folder,
             clock=self.clock,
             pause=self.clock.pause,

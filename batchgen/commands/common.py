@@ -20,8 +20,8 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("", "--max-cost", "max_cost_usd", "US dollars that this output may cost over all its runs"),
     ("", "--max-requests", "max_requests", "requests that this output may take over all its runs"),
 )
-_RUN_ONLY = ("embed", "give_up_after_s", "max_runtime_s", "until", "on_quota")
-_CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle")
+_RUN_ONLY = ("embed", "give_up_after_s", "max_runtime_s", "until", "on_quota", "shared_account")
+_CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle", "shard")
 _SHARED = ("output", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 
 
@@ -83,6 +83,11 @@ def manifest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="the jobs in a random order, always the same for a SEED (any word); with --limit N: a random sample",
     )
+    choice.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="only the I-th of N parts of the jobs; all parts may run at once, each with its part of the limits",
+    )
     parser.add_argument(
         "--json", action="store_true", help="the result, or why there is none, as one JSON object on standard output"
     )
@@ -124,6 +129,11 @@ def limit_arguments(parser: argparse.ArgumentParser) -> None:
     )
     limits.add_argument(
         "--max-runtime", dest="max_runtime_s", type=duration, metavar="TIME", help="end after so long, such as 8h"
+    )
+    limits.add_argument(
+        "--shared-account",
+        action="store_true",
+        help="shards on this machine keep the pace and the day together instead of a part each",
     )
 
 

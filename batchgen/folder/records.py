@@ -9,13 +9,16 @@ import msgspec
 
 from batchgen import joblog
 from batchgen.folder.live import Live
+from batchgen.folder.spending import Spending, spending
 from batchgen.joblog import Fold, Lives, Seen, SeenPicture
-from batchgen.layout import ATTEMPTS, LOG, STATE, superseded
-from batchgen.model import Entry, Job, Outcome, Standing, UsageError
+from batchgen.layout import PRIVATE, Books, books_among, superseded
+from batchgen.model import Entry, Job, Outcome, Shard, Standing, UsageError
 from batchgen.world import Files
 
 _CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 4096
+_OFFSET_BITS = 44
+_WHOLE = Books()
 
 
 class State(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,32 +47,79 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Records:
-    """The folder as a reader sees it, also while a run is at work; torn tails are left out."""
+    """The folder as a reader sees it, also while runs are at work; torn tails are left out.
 
-    def __init__(self, files: Files) -> None:
-        self.files = files
+    All logs are folded into one; where a line stands is told by the number of its log and its offset there. A shard
+    leaves the attempts of the shards beside it alone: they are of other jobs.
+    """
+
+    def __init__(self, files: Files, shard: Shard | None = None) -> None:
+        self.files, self.own = files, Books(shard)
         self.fold = Fold()
         self.lives = Lives(self.last_n)
-        self._log: int | None = None
+        self._logs: list[tuple[str, int]] = []
+        others = [books for books in known_books(files) if books != self.own]
+        self.beside = [books for books in others if shard and books.shard and books.shard.n == shard.n]
+        self.earlier = [books for books in others if books not in self.beside]
+        self._spent_beside = self._spent_earlier = Spending()
 
     @property
     def has_log(self) -> bool:
-        return self._log is not None
+        return bool(self._logs)
 
     def load(self) -> None:
-        """Read the log and the attempts file.
+        """Read the logs and the attempts files.
 
         Raises UsageError where one is damaged before its tail: to skip a line could mean to pay again.
         """
-        for path, add in ((LOG, self.fold.add), (ATTEMPTS, self._add_note)):
-            if self.files.size_of(path) is None:
-                continue
-            handle = self.files.open(path)
-            fold_lines(lines(self.files, handle), path, add)
-            if path == LOG:
-                self._log = handle
-            else:
+        self._read_others()
+        self._read_log(self.own)
+        self._read_attempts(self.own)
+
+    def _read_others(self) -> None:
+        for books in self.beside:
+            self._read_log(books)
+        self._spent_beside = spending(self.fold)
+        for books in self.earlier:
+            self._read_log(books)
+        self._spent_earlier = spending(self.fold).less(self._spent_beside)
+        for books in self.earlier:
+            self._read_attempts(books)
+
+    @property
+    def books(self) -> list[Books]:
+        """All who wrote here, this one first."""
+        return [self.own, *self.earlier, *self.beside]
+
+    @property
+    def spent(self) -> Spending:
+        """What counts against the limits of a run: all that was ever spent, or a shard's own and its part of what was
+        spent before there were shards.
+        """
+        total = spending(self.fold)
+        if self.own.shard is None:
+            return total
+        own = total.less(self._spent_beside).less(self._spent_earlier)
+        return own.plus(self._spent_earlier.part(self.own.shard.n))
+
+    def _read_log(self, books: Books) -> None:
+        if self.files.size_of(books.log) is not None:
+            handle = self.files.open(books.log)
+            fold_lines(lines(self.files, handle), books.log, self._adder(books.log, handle))
+
+    def _read_attempts(self, books: Books) -> None:
+        if self.files.size_of(books.attempts) is not None:
+            handle = self.files.open(books.attempts)
+            try:
+                fold_lines(lines(self.files, handle), books.attempts, self._add_note)
+            finally:
                 self.files.close(handle)
+
+    def _adder(self, path: str, handle: int) -> Callable[[bytes, int], None]:
+        """What folds the lines of one more log."""
+        base = len(self._logs) << _OFFSET_BITS
+        self._logs.append((path, handle))
+        return lambda line, offset: self.fold.add(line, base + offset)
 
     def _add_note(self, line: bytes, offset: int) -> None:
         self.lives.add(line)
@@ -129,8 +179,8 @@ class Records:
 
     def read_again(self, add: Callable[[bytes], None]) -> None:
         """Feed the good lines of the log to `add`, one by one."""
-        if self._log is not None:
-            fold_lines(lines(self.files, self._log), LOG, lambda line, _: add(line))
+        for path, handle in self._logs:
+            fold_lines(lines(self.files, handle), path, lambda line, _: add(line))
 
     def orphans(self, ids: Iterable[str]) -> list[str]:
         """The jobs of the log that are not among `ids`; needs about 100 bytes for each job of the log."""
@@ -149,26 +199,38 @@ class Records:
             self.read_again(look)
         return gone
 
-    def _line(self, offset: int) -> bytes:
-        assert self._log is not None
+    def _line(self, place: int) -> bytes:
+        (_, log), offset = self._logs[place >> _OFFSET_BITS], place & ((1 << _OFFSET_BITS) - 1)
         size = _LINE_BYTES
         while True:
-            data = self.files.read_at(self._log, offset, size)
+            data = self.files.read_at(log, offset, size)
             end = data.find(b"\n")
             if end >= 0 or len(data) < size:
                 return data[: end + 1] or data
             size *= 4
 
     def close(self) -> None:
-        if self._log is not None:
-            self.files.close(self._log)
-            self._log = None
+        for _, handle in self._logs:
+            self.files.close(handle)
+        self._logs.clear()
 
 
-def read_state(files: Files) -> State | None:
-    """The folder's state; None where there is none that can be read."""
+def known_books(files: Files) -> list[Books]:
+    """The books of all who ever wrote to the folder."""
+    return books_among(name for folder in (".", PRIVATE) for name in names(files, folder))
+
+
+def names(files: Files, folder: str) -> list[str]:
     try:
-        return msgspec.json.decode(files.read(STATE), type=State)
+        return files.names(folder)
+    except FileNotFoundError:
+        return []
+
+
+def read_state(files: Files, books: Books = _WHOLE) -> State | None:
+    """The state of one who writes or wrote to the folder; None where there is none that can be read."""
+    try:
+        return msgspec.json.decode(files.read(books.state), type=State)
     except (OSError, *joblog.BAD_LINE):
         return None
 

@@ -11,21 +11,11 @@ from pathlib import PurePosixPath
 import msgspec
 
 from batchgen import joblog
-from batchgen.folder.records import Records, State, fold_lines, lines
+from batchgen.folder.records import Records, State, fold_lines, lines, names
 from batchgen.joblog import Lives, SeenPicture
-from batchgen.layout import (
-    ATTEMPTS,
-    FOREIGN_FINGERPRINT,
-    IMAGES,
-    LOG,
-    PACE,
-    PRIVATE,
-    QUARANTINE,
-    STATE,
-    TMP,
-    superseded,
-)
-from batchgen.model import Entry, Job, Outcome, StorageError
+from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, superseded
+from batchgen.model import Entry, Job, Outcome, Shard, StorageError
+from batchgen.shards import holds
 from batchgen.world import Files
 
 _MAX_TAIL_BYTES = 1 << 26
@@ -81,15 +71,14 @@ class _Appender:
 
 
 class Folder(Records):
-    """An output folder that this process alone writes to; `load` comes first."""
+    """An output folder that this process alone writes to, or a shard's part of it; `load` comes first."""
 
-    def __init__(self, files: Files) -> None:
-        super().__init__(files)
-        for path in (PRIVATE, TMP, IMAGES):
+    def __init__(self, files: Files, shard: Shard | None = None) -> None:
+        super().__init__(files, shard)
+        for path in (PRIVATE, self.own.tmp, IMAGES):
             files.make_dir(path)
-        self._entries = _Appender(files, LOG)
-        self._attempts = _Appender(files, ATTEMPTS)
-        self._log = self._entries.handle
+        self._entries = _Appender(files, self.own.log)
+        self._attempts = _Appender(files, self.own.attempts)
         files.sync_dir(".")
         files.sync_dir(PRIVATE)
         self.notices: list[str] = []
@@ -99,13 +88,22 @@ class Folder(Records):
 
         Raises UsageError where a file is damaged before its tail: to skip a line could mean to pay again.
         """
-        self._read(self._entries, LOG, self.fold.add)
-        self._read(self._attempts, ATTEMPTS, self._add_note)
-        for line in list(self.lives.prepared.values()):
-            self._adopt(line)
-        for name in self.files.names(TMP):
-            if self.files.size_of(f"{TMP}/{name}") != -1:
-                self.files.remove(f"{TMP}/{name}")
+        self._read_others()
+        self._add_entry = self._adder(self.own.log, self._entries.handle)
+        self._read(self._entries, self.own.log, self._add_entry)
+        self._read(self._attempts, self.own.attempts, self._add_note)
+        shard = self.own.shard
+        for (job, _), line in list(self.lives.prepared.items()):
+            if shard is None or holds(shard, job):
+                self._adopt(line)
+        # What an earlier run left may still be adopted by another shard.
+        for books in (self.own, *(self.earlier if shard is None else ())):
+            self._sweep(books.tmp)
+
+    def _sweep(self, tmp: str) -> None:
+        for name in names(self.files, tmp):
+            if self.files.size_of(f"{tmp}/{name}") != -1:
+                self.files.remove(f"{tmp}/{name}")
 
     def _read(self, file: _Appender, path: str, add: Callable[[bytes, int], None]) -> None:
         good = fold_lines(lines(self.files, file.handle), path, add)
@@ -134,13 +132,14 @@ class Folder(Records):
             self.files.sync_dir(parent)
         self._entries.append(line)
         self._entries.sync()
-        self.fold.add(line, self.files.size(self._entries.handle) - len(line))
+        self._add_entry(line, self.files.size(self._entries.handle) - len(line))
         self.lives.forget(seen.job, seen.fingerprint)
         self.notices.append(f"job {seen.job!r}: its finished picture had lost its log line and was adopted")
 
     def _find(self, picture: SeenPicture, taken: Container[str]) -> str | None:
         """Where the picture's bytes are: under their final name, or still under a temporary one that is not `taken`."""
-        drafts = [f"{TMP}/{name}" for name in self.files.names(TMP) if name.startswith(picture.sha256[:32])]
+        folders = [books.tmp for books in (self.own, *self.earlier)]
+        drafts = [f"{tmp}/{n}" for tmp in folders for n in names(self.files, tmp) if n.startswith(picture.sha256[:32])]
         for place in (picture.file, *drafts):
             if (
                 place not in taken
@@ -202,13 +201,13 @@ class Folder(Records):
         line = joblog.encode(again(entry))
         self._entries.append(line)
         self._entries.sync()
-        self.fold.add(line, self.files.size(self._entries.handle) - len(line))
+        self._add_entry(line, self.files.size(self._entries.handle) - len(line))
 
     def note_pace(self, run: str, at: str, message: str) -> None:
         """Keep a change of pace and its reason. A note that cannot be written is no reason to stop."""
         line = msgspec.json.encode({"at": at, "run": run, "message": message}) + b"\n"
         with contextlib.suppress(OSError):
-            handle = self.files.append_to(PACE)
+            handle = self.files.append_to(self.own.pace)
             try:
                 self.files.write(handle, line)
             finally:
@@ -231,7 +230,7 @@ class Folder(Records):
 
     def write_whole(self, path: str, data: bytes) -> None:
         """Replace a small file atomically and durably."""
-        draft = f"{TMP}/{PurePosixPath(path).name}"
+        draft = f"{self.own.tmp}/{PurePosixPath(path).name}"
         if self.files.size_of(draft) is not None:
             self.files.remove(draft)
         handle = self.files.create(draft)
@@ -244,17 +243,17 @@ class Folder(Records):
         self.files.sync_dir(str(PurePosixPath(path).parent))
 
     def write_state(self, state: State) -> None:
-        self.write_whole(STATE, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
+        self.write_whole(self.own.state, msgspec.json.format(msgspec.json.encode(state)) + b"\n")
 
     def compact(self, unfinished: Set[tuple[str, str]]) -> None:
         """At a clean end, keep of the attempts file only what tells of `unfinished` jobs (ids and fingerprints)."""
         lives = Lives(lambda *who: self.last_n(*who) if who in unfinished else 0xFFFF)
         if unfinished:
-            fold_lines(lines(self.files, self._attempts.handle), ATTEMPTS, lambda line, _: lives.add(line))
-        self.write_whole(ATTEMPTS, b"".join(map(joblog.encode, lives.ended())))
-        old, self._attempts = self._attempts, _Appender(self.files, ATTEMPTS)
+            fold_lines(lines(self.files, self._attempts.handle), self.own.attempts, lambda line, _: lives.add(line))
+        self.write_whole(self.own.attempts, b"".join(map(joblog.encode, lives.ended())))
+        old, self._attempts = self._attempts, _Appender(self.files, self.own.attempts)
         old.close()
 
     def close(self) -> None:
-        self._entries.close()
+        super().close()
         self._attempts.close()

@@ -13,10 +13,10 @@ import msgspec
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, read_state
+from batchgen.folder import Records, State, known_books, read_state
 from batchgen.joblog import Note
-from batchgen.layout import ATTEMPTS, LOG, PACE, PRIVATE, SUMMARY, superseded
-from batchgen.model import Entry, Picture, UsageError
+from batchgen.layout import PRIVATE, Books, books_among, superseded
+from batchgen.model import Entry, Picture, Shard, UsageError
 from batchgen.runner.session import default_output
 from batchgen.summary import Summary
 from batchgen.world import Files
@@ -31,7 +31,16 @@ class Archive:
 
     root: Path
     records: Records
-    state: State | None
+    states: tuple[tuple[Books, State], ...]
+
+    @property
+    def latest(self) -> tuple[Books, State] | None:
+        """Who began last, with what it says of itself."""
+        return max(self.states, key=lambda each: each[1].started_at, default=None)
+
+    @property
+    def state(self) -> State | None:
+        return self.latest[1] if self.latest else None
 
     @property
     def manifest(self) -> Path | None:
@@ -79,31 +88,31 @@ _pace_changes = msgspec.json.Decoder(PaceChange)
 
 @dataclass(frozen=True)
 class Recent:
-    """The ends of an output folder's files: what happened last, cheap to read however long they are."""
+    """The ends of the files of one who writes to a folder: what happened last, cheap to read however long they are."""
 
-    root: Path
     files: Files
+    books: Books
 
     @property
     def state(self) -> State | None:
-        return read_state(self.files)
+        return read_state(self.files, self.books)
 
     def entries(self) -> list[Entry]:
         """The last entries of the logs."""
-        return self._last(LOG, joblog.decode)
+        return self._last(self.books.log, joblog.decode)
 
     def notes(self) -> list[Note]:
         """The last intents and ends of attempts."""
-        return self._last(ATTEMPTS, joblog.decode_note)
+        return self._last(self.books.attempts, joblog.decode_note)
 
     def pace(self) -> list[PaceChange]:
         """The last changes of pace."""
-        return self._last(PACE, _pace_changes.decode)
+        return self._last(self.books.pace, _pace_changes.decode)
 
     def summary(self) -> Summary | None:
         """The verdict of the last run that could begin; None where there is none that can be read."""
         try:
-            return msgspec.json.decode(self.files.read(SUMMARY), type=Summary)
+            return msgspec.json.decode(self.files.read(self.books.summary), type=Summary)
         except (OSError, *joblog.BAD_LINE):
             return None
 
@@ -124,23 +133,23 @@ class Recent:
 
 
 @contextmanager
-def recent_at(root: Path) -> Iterator[Recent]:
-    """The folder's ends. Raises OSError where there is no such folder."""
+def recent_at(root: Path) -> Iterator[list[Recent]]:
+    """What happened last in the folder, by who wrote there. Raises OSError where there is no such folder."""
     files = PosixFiles(root)
     try:
-        yield Recent(root, files)
+        yield [Recent(files, books) for books in known_books(files)]
     finally:
         files.close_root()
 
 
 @contextmanager
-def records_at(root: Path) -> Iterator[Records | None]:
-    """The folder as it is now; None where there is none."""
+def records_at(root: Path, shard: Shard | None = None) -> Iterator[Records | None]:
+    """The folder as it is now, or as a shard of it sees it; None where there is none."""
     if not (root / PRIVATE).is_dir():
         yield None
         return
     files = PosixFiles(root)
-    records = Records(files)
+    records = Records(files, shard)
     try:
         records.load()
         yield records
@@ -151,10 +160,8 @@ def records_at(root: Path) -> Iterator[Records | None]:
 
 def last_change_ns(root: Path) -> int:
     """When a log of the output folder got its last line (nanoseconds since 1970); 0 where there is none."""
-    try:
-        return (root / LOG).stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
+    logs = [root / books.log for books in books_among(path.name for path in root.iterdir())]
+    return max((log.stat().st_mtime_ns for log in logs), default=0)
 
 
 def root_of(path: Path) -> Path:
@@ -174,4 +181,5 @@ def open_archive(path: Path) -> Iterator[Archive]:
     with records_at(root) as records:
         if records is None or not records.has_log:
             raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
-        yield Archive(root, records, read_state(records.files))
+        states = ((books, read_state(records.files, books)) for books in records.books)
+        yield Archive(root, records, tuple((books, state) for books, state in states if state))

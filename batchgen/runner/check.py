@@ -18,7 +18,7 @@ from batchgen.advice import Advice
 from batchgen.changes import Change, changes, summed
 from batchgen.clock import SystemClock
 from batchgen.estimate import Estimate, Facts, ModelEstimate, Source, estimate, obstacles
-from batchgen.folder import Records
+from batchgen.folder import Records, Spending
 from batchgen.joblog import Earlier, History
 from batchgen.model import ExitCode, Job, Standing, UsageError
 from batchgen.plan import Mark, Plan, check_plan, headline
@@ -109,7 +109,7 @@ def check(
     Raises ManifestError with all problems.
     """
     settings = session.settings
-    with records_at(settings.output) as records:
+    with records_at(settings.output, settings.shard) as records:
         if records:
             check_folder(session, records)
         watcher = _Watcher(records, settings.style, [] if diff else None)
@@ -158,15 +158,14 @@ def _gone(session: Session, records: Records | None) -> list[str]:
 
 def _facts(session: Session, records: Records | None, plan: Plan, offer: Offer) -> Facts:
     settings = session.settings
-    fold, lives = (records.fold, records.lives) if records else (joblog.Fold(), None)
-    exposure_usd = fold.exposure_usd + (lives.exposure_usd() if lives else 0.0)
+    spent, lives = (records.spent, records.lives) if records else (Spending(), None)
     return Facts(
         earlier=_earlier(records, settings.style, plan),
         prices_usd=settings.prices_usd,
         api_prices_usd=offer.prices_usd,
-        spent_usd=fold.spent_usd,
-        exposure_usd=exposure_usd,
-        requests=fold.requests + (len(lives.ended()) if lives else 0),
+        spent_usd=spent.spent_usd,
+        exposure_usd=spent.exposure_usd + (lives.exposure_usd() if lives else 0.0),
+        requests=spent.requests + (len(lives.ended()) if lives else 0),
         sent_today=_sent_today(session, records),
         balance_usd=offer.balance_usd,
         free_bytes=_free_bytes(settings.output),
@@ -195,10 +194,11 @@ def _sent_today(session: Session, records: Records | None) -> int | None:
     known: list[int | None] = []
     if records:
         ended = sum(each.attempt.at.startswith(today) for each in records.lives.ended())
-        known.append(records.fold.requests_by_day.get(today, 0) + ended)
+        known.append(records.spent.by_day[today] + ended)
     path = store_path(session.env)
     if path and settings.key and not settings.in_process:
-        known.append(sent_on(today, path, account_name(settings.url, settings.key)))
+        shard = None if settings.shared_account else settings.shard
+        known.append(sent_on(today, path, account_name(settings.url, settings.key, shard)))
     return max((count for count in known if count is not None), default=None)
 
 

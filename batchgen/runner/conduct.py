@@ -12,7 +12,6 @@ import msgspec
 
 from batchgen import joblog
 from batchgen.folder import Folder, State
-from batchgen.layout import SUMMARY
 from batchgen.model import Entry, ExitCode, Interrupted, Job, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_plan, render
 from batchgen.progress import say
@@ -67,7 +66,8 @@ async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[
         session = await priced(session, plan, outside.ask)
         _check_begin(session, plan)
     try:
-        with outside.hold(root) as files, contextlib.closing(Folder(files)) as folder:
+        shard = session.settings.shard
+        with outside.hold(root, shard) as files, contextlib.closing(Folder(files, shard)) as folder:
             folder.load()
             this = _begin(session, folder, voice, outside)
             this.hear = hear
@@ -160,7 +160,9 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
         pool = await work(this, plan)
     verdict = summarize(this, plan, pool)
     with contextlib.suppress(OSError):
-        this.folder.write_whole(SUMMARY, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n")
+        this.folder.write_whole(
+            this.folder.own.summary, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n"
+        )
     return verdict
 
 

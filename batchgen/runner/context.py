@@ -63,4 +63,4 @@ class Run:
         """How many requests the folder knows to have been sent this UTC day."""
         today = self.clock.utc().date().isoformat()
         open_today = sum(ended.attempt.at.startswith(today) for ended in self.folder.lives.ended())
-        return self.folder.fold.requests_by_day.get(today, 0) + open_today
+        return self.folder.spent.by_day[today] + open_today

@@ -76,7 +76,8 @@ async def _account(this: Run, endpoint: Endpoint) -> AsyncIterator[Account]:
             this.warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
         yield MemoryAccount(pace, this.clock, this.sent_today)
         return
-    name = account_name(this.settings.url, endpoint.key)
+    own_count = None if this.settings.shared_account else this.settings.shard
+    name = account_name(this.settings.url, endpoint.key, own_count)
     shared = SharedAccount(path, name, pace, this.clock, sent_today=this.sent_today, warn=this.warn)
     try:
         yield shared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -29,6 +29,9 @@ class RunState(StrEnum):
     SILENT = "silent"
     KILLED = "killed"
     ENDED = "ended"
+
+
+AT_WORK = (RunState.RUNNING, RunState.SILENT)
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -58,7 +61,10 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Now(msgspec.Struct, frozen=True):
-    """Who is or was at work in a folder, what it does, how it ended, and what went wrong last."""
+    """Who is or was at work in a folder, what it does, how it ended, and what went wrong last.
+
+    Of several `shards` one at work is told in full, the one that began last; of all of them how they stand.
+    """
 
     run: str | None = None
     run_state: RunState | None = None
@@ -72,6 +78,7 @@ class Now(msgspec.Struct, frozen=True):
     last_verdict: str | None = None
     troubles: list[Trouble] = []
     pace: list[PaceChange] = []
+    shards: dict[str, RunState] = {}
 
     @property
     def running(self) -> bool:
@@ -81,15 +88,25 @@ class Now(msgspec.Struct, frozen=True):
         )
 
 
-def now(recent: Recent, utc: datetime) -> Now:
+def now(recents: Sequence[Recent], utc: datetime) -> Now:
     """What goes on at the moment `utc`."""
+    states = [(recent, state) for recent in recents if (state := recent.state)]
+    standing = {recent.books: _run_state(state, utc) for recent, state in states}
+    if not states:
+        return _now(recents[0], utc) if recents else Now()
+    told, _ = max(states, key=lambda each: (standing[each[0].books] in AT_WORK, each[1].started_at))
+    shards = {str(books.shard): run_state for books, run_state in standing.items() if books.shard}
+    return msgspec.structs.replace(_now(told, utc), shards=shards)
+
+
+def _now(recent: Recent, utc: datetime) -> Now:
     # The log last: what it tells of is no longer in flight.
     state, notes, entries = recent.state, recent.notes(), recent.entries()
     if state is None:
         ended = _ended(recent, None)
         return Now(last_exit_code=ended[0], last_verdict=ended[1], troubles=_troubles(notes, entries))
     run_state = _run_state(state, utc)
-    at_work = run_state in (RunState.RUNNING, RunState.SILENT)
+    at_work = run_state in AT_WORK
     code, verdict = _ended(recent, state)
     return Now(
         run=state.run or None,
@@ -197,7 +214,9 @@ def _left_at_end(ends_at: str | None, left: int, per_s: float, pause: Pause | No
 
 def render(found: Now, utc: datetime) -> Iterator[str]:
     """What goes on, for people, a line at a time."""
-    if found.run_state in (RunState.RUNNING, RunState.SILENT):
+    if found.shards:
+        yield f"  shards     {', '.join(f'{shard} {run_state}' for shard, run_state in found.shards.items())}"
+    if found.run_state in AT_WORK:
         yield from _render_run(found, utc)
         if found.work:
             yield from _render_work(found.work, utc)

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
-from batchgen.folder import exclusive
+from batchgen.folder import locked
 from batchgen.layout import PRIVATE
-from batchgen.model import Secret
+from batchgen.model import Secret, Shard
 from batchgen.world import Account, Clock, Files, Randomness, Transport
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ class Link:
 class Outside:
     """All that a run touches outside of itself.
 
-    `begun` answers whether a run has been in an output folder; `hold` locks the folder, or raises FolderBusy, and
-    gives its files. `link` opens the way to the server. `writer` starts what commits answers; `pause` is how that
-    waits for a full disk. `ask` asks the API for what costs nothing.
+    `begun` answers whether a run has been in an output folder; `hold` locks the folder, or a shard's part of it, or
+    raises FolderBusy, and gives its files. `link` opens the way to the server. `writer` starts what commits answers;
+    `pause` is how that waits for a full disk. `ask` asks the API for what costs nothing.
     """
 
     clock: Clock
     randomness: Randomness
     begun: Callable[[Path], bool]
-    hold: Callable[[Path], AbstractContextManager[Files]]
+    hold: Callable[[Path, Shard | None], AbstractContextManager[Files]]
     link: Callable[[Run], AbstractAsyncContextManager[Link]]
     writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
     pause: Callable[[float], None]
@@ -67,8 +67,8 @@ def _begun(root: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _hold(root: Path) -> Iterator[Files]:
-    with exclusive(root):
+def _hold(root: Path, shard: Shard | None) -> Iterator[Files]:
+    with locked(root, shard):
         files = PosixFiles(root)
         try:
             yield files

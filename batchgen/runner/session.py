@@ -14,7 +14,7 @@ from batchgen.clock import SystemClock
 from batchgen.endpoint import Place
 from batchgen.folder import Records, State, read_state
 from batchgen.inputs import Inputs
-from batchgen.layout import IMAGES, LOG
+from batchgen.layout import IMAGES
 from batchgen.manifest import Rules, Tally
 from batchgen.model import Api, Header, Job, Problem, Secret, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
@@ -148,13 +148,13 @@ def plan_of(
     `count`: of very many pending jobs in one row only a sample need be looked at, where every job is selected.
     """
     selection = draw(session.jobs(), standing, session.settings.selection)
-    whole = not (selection.only or selection.limit or selection.shuffle is not None)
+    whole = not (selection.only or selection.limit or selection.shard or selection.shuffle is not None)
     return make_plan(session.survey() if count and whole else session.jobs(), standing, selection, hear)
 
 
 def check_folder(session: Session, records: Records) -> None:
     """Raises UsageError where a run of this session must not touch the folder of these records."""
-    settings, before = session.settings, read_state(records.files)
+    settings, before = session.settings, read_state(records.files, records.own)
     if before and before.manifest != session.manifest_from_output and not settings.output_given:
         raise UsageError(f"{settings.output} belongs to another manifest ({before.manifest}); choose a folder with -o")
     _check_log(session, records, before)
@@ -169,10 +169,13 @@ def _check_log(session: Session, records: Records, before: State | None) -> None
     if session.settings.selection.redo_missing:
         return
     known, had = records.fold.jobs, before.logged if before else 0
-    advice = f"bring {LOG} back from a copy, or add --redo-missing to make what it does not know, and pay for it, again"
+    advice = (
+        f"bring {records.own.log} back from a copy, or add --redo-missing to make what it does not know, and pay for"
+        " it, again"
+    )
     if known < had:
         raise UsageError(f"{session.settings.output}: the log knows {counted(known, 'job')} of {had}; {advice}")
-    if not known and _has_files(records, IMAGES):
+    if not known and not records.beside and _has_files(records, IMAGES):
         raise UsageError(f"{session.settings.output}: {IMAGES}/ holds files that no log tells of; {advice}")
 
 

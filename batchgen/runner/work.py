@@ -50,7 +50,7 @@ async def work(this: Run, plan: Plan) -> Pool:
             committer = Committer(
                 decode=decode_answer,
                 check=images.check,
-                sink=LocalSink(this.folder.files),
+                sink=LocalSink(this.folder.files, this.folder.own.tmp),
                 folder=this.folder,
                 clock=this.clock,
                 pause=outside.pause,
@@ -141,12 +141,16 @@ def _policy(this: Run, key: Secret) -> Policy:
 
 
 def _gates(this: Run) -> Gates:
-    limits, fold, lives = this.settings.limits, this.folder.fold, this.folder.lives
-    spent_usd = fold.spent_usd + fold.exposure_usd + lives.exposure_usd()
+    limits, spent, lives = this.settings.limits, this.folder.spent, this.folder.lives
     return Gates(
         breaker=Breaker(max(5, limits.concurrency)),
         adaptive=Adaptive(limits.concurrency),
-        budget=Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended())),
+        budget=Budget(
+            limits.max_cost_usd,
+            limits.max_requests,
+            spent.spent_usd + spent.exposure_usd + lives.exposure_usd(),
+            spent.requests + len(lives.ended()),
+        ),
     )
 
 

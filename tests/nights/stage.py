@@ -271,7 +271,7 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
     async def ask(access: Access) -> Offer:
         return Offer()
 
-    return Outside(clock, chance, begun, lambda root: hold(process, root), link, writer, loop.pause, ask)
+    return Outside(clock, chance, begun, lambda root, shard: hold(process, root), link, writer, loop.pause, ask)
 
 
 def _arrange(
