@@ -143,6 +143,19 @@ class PosixFiles:
             return None
         return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
+    def stat(self, path: str) -> os.stat_result | None:
+        """What the file system knows of a file; None where there is nothing."""
+        try:
+            with self._parent(path) as (folder, name):
+                return os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def link(self, path: str, target: PosixFiles, new: str) -> None:
+        """Give a file another name in another folder: the bytes are there once. An existing `new` is an error."""
+        with self._parent(path) as (source, name), target._parent(new) as (folder, new_name):
+            os.link(name, new_name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
+
     def read(self, path: str) -> bytes:
         handle = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:

@@ -15,6 +15,9 @@ PRIVATE = ".batchgen"
 LOCK = f"{PRIVATE}/lock"
 QUARANTINE = f"{PRIVATE}/quarantine"
 FOREIGN_FINGERPRINT = "00000000"
+UNKNOWN_SHA256 = "0" * 64
+_NAME_BYTES = 255
+_MARKS = re.compile(r"~[^~/]{1,8}~(?P<sha8>[0-9a-f]{8})(?=(?:~\d+)?(?:\.[^./~]*)?$)")
 _LOG = re.compile(r"(?:log|attempts)(?:-(\d{1,6})-of-(\d{1,6}))?\.jsonl", re.ASCII)
 
 
@@ -68,7 +71,44 @@ def picture_file(job: str, position: int, index: int, extension: str) -> str:
     return f"{IMAGES}/{job}{f'~{index}' if position else ''}.{extension}"
 
 
+def job_of(file: str) -> str:
+    """The id of the job whose picture would bear this name."""
+    folder, slash, name = file.removeprefix(f"{IMAGES}/").rpartition("/")
+    return folder + slash + _split(name)[0].partition("~")[0]
+
+
 def superseded(file: str, fingerprint: str, sha256: str) -> str:
     """The name of a picture once another has taken its place: `superseded/<id>~<fp8>~<sha8>.<ext>`."""
-    stem, dot, extension = file.removeprefix(f"{IMAGES}/").rpartition(".")
-    return f"{SUPERSEDED}/{stem}~{fingerprint[:8]}~{sha256[:8]}{dot}{extension}"
+    return f"{SUPERSEDED}/" + _marked(file.removeprefix(f"{IMAGES}/"), f"~{fingerprint[:8]}~{sha256[:8]}")
+
+
+def copy_of(name: str, number: int) -> str:
+    """The name to try where `name` in `superseded/`, and its copies with lower numbers, are taken."""
+    return _marked(name, f"~{number}")
+
+
+def promised_sha8(name: str) -> str | None:
+    """The first digits of the sha256 that a name in `superseded/` promises; None where it promises nothing."""
+    found = _MARKS.search(name)
+    return found["sha8"] if found and not UNKNOWN_SHA256.startswith(found["sha8"]) else None
+
+
+def renamed(name: str, sha256: str) -> str:
+    """The name for a file in `superseded/` that is not what its `name` promises, by its own `sha256`."""
+    return _MARKS.sub(f"~{FOREIGN_FINGERPRINT}~{sha256[:8]}", name)
+
+
+def _marked(name: str, mark: str) -> str:
+    """`name` with a mark before its extension; what no file system would take any more is cut."""
+    folder, slash, name = name.rpartition("/")
+    stem, extension = _split(name)
+    encoded = stem.encode(errors="surrogateescape")
+    room = _NAME_BYTES - len(f"{mark}{extension}".encode(errors="surrogateescape"))
+    stem = stem if len(encoded) <= room else encoded[: max(room, 0)].decode(errors="ignore")
+    return f"{folder}{slash}{stem}{mark}{extension}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Stem, and extension with its dot; a name that has only a leading dot has no extension."""
+    stem, dot, extension = name.rpartition(".")
+    return (stem, dot + extension) if stem else (name, "")

@@ -187,11 +187,16 @@ def check_plan(plan: Plan, selection: Selection) -> None:
         raise UsageError(f"--only {' '.join(selection.only)}: none of the {counted(plan.total, 'job')} has such an id")
     missing = plan.standings[Standing.MISSING]
     had = missing + plan.standings[Standing.DONE]
-    if missing > MISSING_FEW and missing > MISSING_PART * had and not (selection.redo or selection.redo_missing):
+    if too_many_missing(missing, had) and not (selection.redo or selection.redo_missing):
         raise UsageError(
             f"{missing} of {had} finished pictures are not where the log says; was the folder moved or is a disk not"
             " mounted? To make them again, and pay for them again, add --redo-missing"
         )
+
+
+def too_many_missing(missing: int, had: int) -> bool:
+    """Whether so many of the pictures that a folder `had` are gone that this looks like a mistake."""
+    return missing > MISSING_FEW and missing > MISSING_PART * had
 
 
 def headline(total: int, selected: int, standings: Mapping[Standing, int] | Mapping[str, int]) -> str:

@@ -98,10 +98,37 @@ class Progress:
                 self._bar.close()
 
 
-def _bar(total: int) -> tqdm[Any] | None:
+class Meter:
+    """How far a long look over many files is: a bar on a terminal, elsewhere a line a minute."""
+
+    def __init__(self, noun: str, clock: Clock) -> None:
+        self._noun, self._clock = noun, clock
+        self._done, self._total, self._last_line_s = 0, 0, clock.monotonic()
+        self._bar: tqdm[Any] | None = None
+
+    def expect(self, total: int) -> None:
+        """So many are to come; before the first."""
+        self._total, self._bar = total, _bar(total, self._noun)
+
+    def tick(self) -> None:
+        self._done += 1
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.update()
+        elif self._clock.monotonic() - self._last_line_s >= LINE_EVERY_S:
+            self._last_line_s = self._clock.monotonic()
+            say(f"{self._done} of {self._total} {self._noun}s looked at")
+
+    def close(self) -> None:
+        if self._bar is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._bar.close()
+
+
+def _bar(total: int, unit: str = "job") -> tqdm[Any] | None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            return tqdm(total=total, unit="job", dynamic_ncols=True, smoothing=0.05, mininterval=0.5, disable=None)
+            return tqdm(total=total, unit=unit, dynamic_ncols=True, smoothing=0.05, mininterval=0.5, disable=None)
     return None

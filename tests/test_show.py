@@ -163,6 +163,12 @@ def test_another_programs_picture_is_shown_by_its_text(tmp_path: Path, capsys: p
     assert "not enough for a manifest" in capsys.readouterr().err
 
 
+def logged(place: Place, job: str) -> dict[str, Any]:
+    """The one line of the log for a job, whenever its answer came."""
+    [line] = [line for line in place.log if line["job"] == job]
+    return line
+
+
 def test_an_id_is_looked_up_near_and_far(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +181,7 @@ def test_an_id_is_looked_up_near_and_far(
         assert main(["show", "night/png", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert (told["v"], told["source"], told["made"]["job"]) == (1, "log", "night/png")
-        assert told["entry"] == place.log[0]
+        assert told["entry"] == logged(place, "night/png")
     assert main(["show", "night/pgn"]) == 2
     assert "did you mean 'night/png'?" in capsys.readouterr().err
 
@@ -209,6 +215,6 @@ def test_what_is_printed_makes_it_again(place: Place, capsys: pytest.CaptureFixt
         assert main(["show", *what, "--manifest"]) == 0
         again = place.write("again.yaml", capsys.readouterr().out)
         [job] = batchgen.read(again)
-        assert (job.id, job.fingerprint) == ("night/webp", place.log[2]["fingerprint"])
+        assert {"job": job.id, "fingerprint": job.fingerprint}.items() <= logged(place, "night/webp").items()
         assert isinstance(job.request["image"], FileInput)
         assert job.meta == ({} if len(what) == 1 else {"campaign": "spring"})

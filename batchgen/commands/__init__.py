@@ -17,6 +17,8 @@ COMMANDS = {
     "check": "validate, plan, cost and time; sends nothing paid",
     "status": "where it stands",
     "show": "what a picture or a job was made from",
+    "verify": "are the files what the log says?",
+    "export": "the pictures as a dataset",
     "models": "what the API offers, and prices",
     "sandbox": "the stand-in API, with faults on demand",
     "init": "a starter manifest, Makefile and crontab line",

@@ -4,9 +4,20 @@ Knows in which order things become durable. Knows nothing of requests, retries o
 """
 
 from batchgen.folder.live import Live, Pause
-from batchgen.folder.lock import locked
+from batchgen.folder.lock import locked, only_one
 from batchgen.folder.records import Records, State, known_books, read_state
 from batchgen.folder.spending import Spending
 from batchgen.folder.writable import Folder
 
-__all__ = ["Folder", "Live", "Pause", "Records", "Spending", "State", "known_books", "locked", "read_state"]
+__all__ = [
+    "Folder",
+    "Live",
+    "Pause",
+    "Records",
+    "Spending",
+    "State",
+    "known_books",
+    "locked",
+    "only_one",
+    "read_state",
+]

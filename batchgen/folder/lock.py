@@ -35,6 +35,17 @@ def locked(root: Path, shard: Shard | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def only_one(private: Path, who: str) -> Iterator[None]:
+    """Hold the lock in the folder `private`, which is made; `who` would be at work there if another process had it."""
+    private.parent.mkdir(0o700, parents=True, exist_ok=True)
+    private.mkdir(0o700, exist_ok=True)
+    with ExitStack() as held:
+        if not _hold(held, private, "lock", fcntl.LOCK_EX):
+            raise FolderBusy(f"{private.parent}: {who} is at work here; nothing was touched")
+        yield
+
+
 def _refuse_other_numbers(root: Path, shard: Shard) -> None:
     """Shards of another number hold other jobs: both beside each other could pay twice for the same one."""
     for books in _known(root):

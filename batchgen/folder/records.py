@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from batchgen import joblog
 from batchgen.folder.live import Live
 from batchgen.folder.spending import Spending, spending
-from batchgen.joblog import Fold, Lives, Seen, SeenPicture
+from batchgen.joblog import Fold, Lives, Row, Seen, SeenPicture
 from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, Standing, UsageError
 from batchgen.world import Files
@@ -46,6 +47,16 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     verdict: str = ""
 
 
+@dataclass
+class _Log:
+    """An open log: what folds its lines, and how far that was done."""
+
+    path: str
+    handle: int
+    add: Callable[[bytes, int], None]
+    read_to: int = 0
+
+
 class Records:
     """The folder as a reader sees it, also while runs are at work; torn tails are left out.
 
@@ -57,7 +68,7 @@ class Records:
         self.files, self.own = files, Books(shard)
         self.fold = Fold()
         self.lives = Lives(self.last_n)
-        self._logs: list[tuple[str, int]] = []
+        self._logs: list[_Log] = []
         others = [books for books in known_books(files) if books != self.own]
         self.beside = [books for books in others if shard and books.shard and books.shard.n == shard.n]
         self.earlier = [books for books in others if books not in self.beside]
@@ -104,8 +115,7 @@ class Records:
 
     def _read_log(self, books: Books) -> None:
         if self.files.size_of(books.log) is not None:
-            handle = self.files.open(books.log)
-            fold_lines(lines(self.files, handle), books.log, self._adder(books.log, handle))
+            self._fold(self._open_log(books.log, self.files.open(books.log)))
 
     def _read_attempts(self, books: Books) -> None:
         if self.files.size_of(books.attempts) is not None:
@@ -115,11 +125,24 @@ class Records:
             finally:
                 self.files.close(handle)
 
-    def _adder(self, path: str, handle: int) -> Callable[[bytes, int], None]:
-        """What folds the lines of one more log."""
+    def _open_log(self, path: str, handle: int) -> _Log:
+        """One more log, whose lines are folded with places of their own."""
         base = len(self._logs) << _OFFSET_BITS
-        self._logs.append((path, handle))
-        return lambda line, offset: self.fold.add(line, base + offset)
+        log = _Log(path, handle, lambda line, offset: self.fold.add(line, base + offset))
+        self._logs.append(log)
+        return log
+
+    def _fold(self, log: _Log) -> None:
+        log.read_to = max(log.read_to, fold_lines(lines(self.files, log.handle, log.read_to), log.path, log.add))
+
+    def catch_up(self) -> None:
+        """Take in what runs have logged since `load`; for readers of a folder in which one may be at work."""
+        for log in self._logs:
+            self._fold(log)
+
+    def leftovers(self) -> list[str]:
+        """Temporary files of all who wrote here; while somebody is at work, also those in use."""
+        return [f"{books.tmp}/{name}" for books in self.books for name in names(self.files, books.tmp)]
 
     def _add_note(self, line: bytes, offset: int) -> None:
         self.lives.add(line)
@@ -164,23 +187,29 @@ class Records:
 
     def entries(self) -> Iterator[Entry]:
         """The entry that the log holds last for each job, in the order in which it first tells of them."""
+        return map(self.at, self.last_offsets())
+
+    def last_offsets(self) -> Iterator[int]:
+        """Where the `entries` are."""
         for rows in self.fold.each():
-            yield joblog.decode(self._line(max(row.offset for row in rows)))
+            yield _last(rows)[0].offset
+
+    def at(self, offset: int) -> Entry:
+        """The entry whose line begins there."""
+        return joblog.decode(self._line(offset))
 
     def job_entries(self, job: str) -> list[Entry]:
         """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
-        offsets = sorted((row.offset for row in self.fold.rows(job)), reverse=True)
-        return [joblog.decode(self._line(offset)) for offset in offsets]
+        return [joblog.decode(self._line(row.offset)) for row in _last(self.fold.rows(job))]
 
     def last_entry(self, job: str) -> Entry | None:
         """The entry that the log holds last for a job, whatever its fingerprint."""
-        offset = max((row.offset for row in self.fold.rows(job)), default=None)
-        return None if offset is None else joblog.decode(self._line(offset))
+        return next(iter(self.job_entries(job)), None)
 
     def read_again(self, add: Callable[[bytes], None]) -> None:
         """Feed the good lines of the log to `add`, one by one."""
-        for path, handle in self._logs:
-            fold_lines(lines(self.files, handle), path, lambda line, _: add(line))
+        for log in self._logs:
+            fold_lines(lines(self.files, log.handle), log.path, lambda line, _: add(line))
 
     def orphans(self, ids: Iterable[str]) -> list[str]:
         """The jobs of the log that are not among `ids`; needs about 100 bytes for each job of the log."""
@@ -200,7 +229,7 @@ class Records:
         return gone
 
     def _line(self, place: int) -> bytes:
-        (_, log), offset = self._logs[place >> _OFFSET_BITS], place & ((1 << _OFFSET_BITS) - 1)
+        log, offset = self._logs[place >> _OFFSET_BITS].handle, place & ((1 << _OFFSET_BITS) - 1)
         size = _LINE_BYTES
         while True:
             data = self.files.read_at(log, offset, size)
@@ -210,9 +239,18 @@ class Records:
             size *= 4
 
     def close(self) -> None:
-        for _, handle in self._logs:
-            self.files.close(handle)
+        for log in self._logs:
+            self.files.close(log.handle)
         self._logs.clear()
+
+
+def _last(rows: list[Row]) -> list[Row]:
+    """The rows of a job, the last one first: of one log by their places, of several by their times."""
+    newest: dict[int, float] = {}
+    for row in rows:
+        log = row.offset >> _OFFSET_BITS
+        newest[log] = max(newest.get(log, row.finished), row.finished)
+    return sorted(rows, key=lambda row: (newest[row.offset >> _OFFSET_BITS], row.offset), reverse=True)
 
 
 def known_books(files: Files) -> list[Books]:
@@ -235,9 +273,9 @@ def read_state(files: Files, books: Books = _WHOLE) -> State | None:
         return None
 
 
-def lines(files: Files, handle: int) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their offsets, in constant memory; the last may lack its newline."""
-    offset, rest = 0, b""
+def lines(files: Files, handle: int, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file from `offset` with their offsets, in constant memory; the last may lack its newline."""
+    rest = b""
     while more := files.read_at(handle, offset + len(rest), _CHUNK_BYTES):
         data, begin = rest + more, 0
         while end := data.find(b"\n", begin) + 1:

@@ -13,7 +13,7 @@ import msgspec
 from batchgen import joblog
 from batchgen.folder.records import Records, State, fold_lines, lines, names
 from batchgen.joblog import Lives, SeenPicture
-from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, superseded
+from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, copy_of, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, StorageError
 from batchgen.shards import holds
 from batchgen.world import Files
@@ -89,7 +89,7 @@ class Folder(Records):
         Raises UsageError where a file is damaged before its tail: to skip a line could mean to pay again.
         """
         self._read_others()
-        self._add_entry = self._adder(self.own.log, self._entries.handle)
+        self._add_entry = self._open_log(self.own.log, self._entries.handle).add
         self._read(self._entries, self.own.log, self._add_entry)
         self._read(self._attempts, self.own.attempts, self._add_note)
         shard = self.own.shard
@@ -104,6 +104,9 @@ class Folder(Records):
         for name in names(self.files, tmp):
             if self.files.size_of(f"{tmp}/{name}") != -1:
                 self.files.remove(f"{tmp}/{name}")
+
+    def catch_up(self) -> None:
+        """Nobody else logs while this process holds the folder."""
 
     def _read(self, file: _Appender, path: str, add: Callable[[bytes, int], None]) -> None:
         good = fold_lines(lines(self.files, file.handle), path, add)
@@ -181,6 +184,14 @@ class Folder(Records):
                 raise StorageError(f"{file} is not a regular file; move it away and run again")
             if size is not None:
                 self._move(file, superseded(file, FOREIGN_FINGERPRINT, self._digest(file)))
+
+    def set_aside(self, file: str, name: str) -> str:
+        """Move a file to `name` in `superseded/`, or to a copy's name where that is taken; the name it got."""
+        new, number = name, 2
+        while self.files.size_of(new) is not None:
+            new, number = copy_of(name, number), number + 1
+        self._move(file, new)
+        return new
 
     def _move(self, old: str, new: str) -> None:
         parents = [str(PurePosixPath(path).parent) for path in (new, old)]

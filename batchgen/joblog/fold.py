@@ -25,11 +25,14 @@ def key(*parts: str) -> int:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """The best entry for one job and fingerprint: `offset` is where its line begins, `last_n` its last attempt."""
+    """The best entry for one job and fingerprint: `offset` is where its line begins, `last_n` its last attempt,
+    `finished` when it ended (seconds since 1970).
+    """
 
     outcome: Outcome
     offset: int
     last_n: int
+    finished: float
 
 
 @dataclass
@@ -132,7 +135,7 @@ class Fold:
             number = self._earlier[number]
 
     def _row(self, number: int) -> Row:
-        return Row(_RANK[self._ranks[number]], self._offsets[number], self._last_n[number])
+        return Row(_RANK[self._ranks[number]], self._offsets[number], self._last_n[number], self._finished[number])
 
     @property
     def jobs(self) -> int:

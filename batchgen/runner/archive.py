@@ -1,11 +1,12 @@
-"""An output folder as its readers see it: whose it is, what its logs say, where its pictures are. Changes nothing."""
+"""An output folder as its readers see it: whose it is, what its logs say, where its pictures are. Reads, and locks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,11 +14,13 @@ import msgspec
 
 from batchgen import joblog
 from batchgen.files import PosixFiles
-from batchgen.folder import Records, State, known_books, read_state
+from batchgen.folder import Folder, Records, State, known_books, locked, read_state
 from batchgen.joblog import Note
 from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Picture, Shard, UsageError
-from batchgen.runner.session import default_output
+from batchgen.runner import process
+from batchgen.runner.session import Session, default_output, open_session
+from batchgen.settings import Flags
 from batchgen.summary import Summary
 from batchgen.world import Files
 
@@ -27,11 +30,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Archive:
-    """An output folder, also while a run is at work there: torn tails are left out."""
+    """An output folder, also while a run is at work there: torn tails are left out.
+
+    `swept` temporary files of a run that was cut short were removed where the folder was taken hold of.
+    """
 
     root: Path
+    files: PosixFiles
     records: Records
     states: tuple[tuple[Books, State], ...]
+    swept: int = 0
 
     @property
     def latest(self) -> tuple[Books, State] | None:
@@ -47,6 +55,19 @@ class Archive:
         """The manifest that the folder belongs to; None where it is not in its place any more."""
         found = (self.root / self.state.manifest).resolve() if self.state else None
         return found if found and found.is_file() else None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process that a state names is alive, as far as this machine can tell."""
+        states = [state for _, state in self.states if state.pid]
+        return any(s.host != socket.gethostname() or process.is_there(s.pid, s.process) for s in states)
+
+    def session(self, manifest: Path, env: Mapping[str, str]) -> Session:
+        """The manifest with what the last run was told of it."""
+        flags, state = Flags(manifest, output=self.root), self.state
+        if state:
+            flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
+        return open_session(flags, env)
 
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
@@ -145,17 +166,8 @@ def recent_at(root: Path) -> Iterator[list[Recent]]:
 @contextmanager
 def records_at(root: Path, shard: Shard | None = None) -> Iterator[Records | None]:
     """The folder as it is now, or as a shard of it sees it; None where there is none."""
-    if not (root / PRIVATE).is_dir():
-        yield None
-        return
-    files = PosixFiles(root)
-    records = Records(files, shard)
-    try:
-        records.load()
-        yield records
-    finally:
-        records.close()
-        files.close_root()
+    with _reading(root, shard) as found:
+        yield found[1] if found else None
 
 
 def last_change_ns(root: Path) -> int:
@@ -175,11 +187,57 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
     Raises UsageError where no run has been.
     """
+    root = _there(path)
+    with _reading(root) as found:
+        if found is None or not found[1].has_log:
+            raise _untouched(root)
+        yield Archive(root, *found, _states(found[1]))
+
+
+@contextmanager
+def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
+    """As `open_archive`, and the same folder to move files in: mended as a run would, and locked for all others.
+
+    Raises FolderBusy where somebody is at work there.
+    """
+    root = _there(path)
+    if not (root / PRIVATE).is_dir():
+        raise _untouched(root)
+    with locked(root), _files(root) as files, closing(Folder(files)) as folder:
+        leftovers = len(folder.leftovers())
+        folder.load()
+        yield Archive(root, files, folder, _states(folder), leftovers), folder
+
+
+def _states(records: Records) -> tuple[tuple[Books, State], ...]:
+    found = ((books, read_state(records.files, books)) for books in records.books)
+    return tuple((books, state) for books, state in found if state)
+
+
+def _there(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"{path}: there is no such folder or manifest")
-    root = root_of(path)
-    with records_at(root) as records:
-        if records is None or not records.has_log:
-            raise UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
-        states = ((books, read_state(records.files, books)) for books in records.books)
-        yield Archive(root, records, tuple((books, state) for books, state in states if state))
+    return root_of(path)
+
+
+def _untouched(root: Path) -> UsageError:
+    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
+
+
+@contextmanager
+def _files(root: Path) -> Iterator[PosixFiles]:
+    files = PosixFiles(root)
+    try:
+        yield files
+    finally:
+        files.close_root()
+
+
+@contextmanager
+def _reading(root: Path, shard: Shard | None = None) -> Iterator[tuple[PosixFiles, Records] | None]:
+    if not (root / PRIVATE).is_dir():
+        yield None
+        return
+    with _files(root) as files, closing(Records(files, shard)) as records:
+        records.load()
+        yield files, records
