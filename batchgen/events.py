@@ -35,10 +35,16 @@ class Left(msgspec.Struct, frozen=True):
 
 
 class Paced(msgspec.Struct, frozen=True):
-    """The pace has changed, and why; `routine` changes need nobody's attention."""
+    """The pace has changed, and why; `routine` changes need nobody's attention.
+
+    `concurrency` is how many requests may be in flight from now on, `pause_s` for how long none may leave; None where
+    the change is not about them.
+    """
 
     message: str
     routine: bool = False
+    concurrency: int | None = None
+    pause_s: float | None = None
 
 
 Event = Tried | Finished | Left | Paced

@@ -10,6 +10,8 @@ import msgspec
 from batchgen.model import Shard
 
 IMAGES = "images"
+REPORT = "report.html"
+THUMBS = "thumbs"
 SUPERSEDED = "superseded"
 PRIVATE = ".batchgen"
 LOCK = f"{PRIVATE}/lock"

@@ -124,7 +124,7 @@ class Tally:
                 self.uncertain += 1
         self.without_picture(entry)
 
-    def without_picture(self, entry: Entry) -> None:
+    def without_picture(self, entry: Entry) -> FailureGroup:
         """Group a job without a picture, of this run or an earlier one, by the cause of its last attempt."""
         last = entry.attempts[-1] if entry.attempts else None
         cause = (last.failure if last else None) or Failure.INTERNAL
@@ -133,10 +133,11 @@ class Tally:
         key = (cause.value, entry.outcome, re.sub("[0-9]+", "#", message) if len(self.groups) < _GROUPS else "")
         if key not in self.groups:
             self.groups[key] = FailureGroup(cause.value, entry.outcome, 0, message, [])
-        if group := self.groups.get(key):
-            group.count += 1
-            if len(group.jobs) < _NAMED_JOBS:
-                group.jobs.append(entry.job)
+        group = self.groups[key]
+        group.count += 1
+        if len(group.jobs) < _NAMED_JOBS:
+            group.jobs.append(entry.job)
+        return group
 
     def _tried(self, attempt: Attempt, price_usd: float | None, pictures: int) -> None:
         self.requests += 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COMMAND = [sys.executable, "-m", "batchgen.cli"]
 MODEL = "black-forest-labs/FLUX.1-schnell"
-COMMANDS = ("run", "check", "status", "show", "verify", "export", "sandbox", "init", "schema")
+COMMANDS = ("run", "check", "status", "report", "show", "verify", "export", "sandbox", "init", "schema")
 
 
 @pytest.fixture(autouse=True)

@@ -111,7 +111,7 @@ def test_a_success_helps_all_gates(desk: Desk) -> None:
     assert desk.effects.successes == 1
     assert (desk.gates.retries.tokens, desk.gates.cooldown.barren) == (101.0, 0)
     assert desk.gates.adaptive.limit == 5.0
-    assert desk.events == [Paced("concurrency 5: answers are good", routine=True)]
+    assert desk.events == [Paced("concurrency 5: answers are good", routine=True, concurrency=5)]
 
 
 def test_successes_are_counted(desk: Desk) -> None:
@@ -146,7 +146,7 @@ def test_the_end_of_an_outage_is_told_and_starts_slowly(desk: Desk) -> None:
     assert (desk.gates.adaptive.limit, desk.gates.adaptive.reason) == (1.0, "the server is back")
     assert desk.events == [
         Paced("nothing succeeds (not_connected: refused); asking now and then"),
-        Paced("the server answers again; starting slowly"),
+        Paced("the server answers again; starting slowly", concurrency=1),
     ]
 
 
@@ -216,7 +216,9 @@ def test_a_rate_limit_pauses_and_cuts_once_an_episode(desk: Desk) -> None:
         assert not desk.fails(Failure.RATE_LIMITED, asked_s=20.0)
     assert desk.gates.cooldown.until_s == pytest.approx(desk.now_s + 22)
     assert (desk.gates.adaptive.limit, desk.gates.adaptive.reason) == (6.4, "rate limited")
-    assert desk.events == [Paced("rate limited; everything pauses 22 s, then concurrency 6")]
+    assert desk.events == [
+        Paced("rate limited; everything pauses 22 s, then concurrency 6", concurrency=6, pause_s=22.0)
+    ]
 
 
 def test_a_rate_limit_that_no_pause_ends_is_a_spent_day(desk: Desk) -> None:

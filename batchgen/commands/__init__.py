@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "make what is missing",
     "check": "validate, plan, cost and time; sends nothing paid",
     "status": "where it stands",
+    "report": "the page for people: verdict, pictures, failures, charts",
     "show": "what a picture or a job was made from",
     "verify": "are the files what the log says?",
     "export": "the pictures as a dataset",

@@ -12,7 +12,7 @@ import msgspec
 
 from batchgen import joblog
 from batchgen.folder.records import Records, State, fold_lines, lines, names
-from batchgen.joblog import Lives, SeenPicture
+from batchgen.joblog import Lives, PaceNote, SeenPicture
 from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, copy_of, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, StorageError
 from batchgen.shards import holds
@@ -214,9 +214,9 @@ class Folder(Records):
         self._entries.sync()
         self._add_entry(line, self.files.size(self._entries.handle) - len(line))
 
-    def note_pace(self, run: str, at: str, message: str) -> None:
+    def note_pace(self, note: PaceNote) -> None:
         """Keep a change of pace and its reason. A note that cannot be written is no reason to stop."""
-        line = msgspec.json.encode({"at": at, "run": run, "message": message}) + b"\n"
+        line = msgspec.json.encode(note) + b"\n"
         with contextlib.suppress(OSError):
             handle = self.files.append_to(self.own.pace)
             try:

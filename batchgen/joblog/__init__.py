@@ -22,6 +22,7 @@ from batchgen.joblog.lines import (
     encode,
     prepared,
 )
+from batchgen.joblog.pace import PaceNote, decode_pace
 from batchgen.joblog.recent import Rate, Trouble, in_flight, moment, rate, troubles
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Intent",
     "Lives",
     "Note",
+    "PaceNote",
     "Prepared",
     "Rate",
     "Row",
@@ -44,6 +46,7 @@ __all__ = [
     "Trouble",
     "decode",
     "decode_note",
+    "decode_pace",
     "decode_seen",
     "encode",
     "in_flight",

@@ -70,9 +70,10 @@ class Consequences:
         gates.retries.succeeded()
         if gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
-            self._observe(Paced("the server answers again; starting slowly"))
+            self._observe(Paced("the server answers again; starting slowly", concurrency=1))
         elif sent.sent_s >= gates.cooldown.until_s and gates.adaptive.succeeded(in_flight):
-            self._observe(Paced(f"concurrency {int(gates.adaptive.limit)}: {gates.adaptive.reason}", routine=True))
+            limit = int(gates.adaptive.limit)
+            self._observe(Paced(f"concurrency {limit}: {gates.adaptive.reason}", routine=True, concurrency=limit))
 
     def failure(self, task: Task, sent: Sent, fault: Fault, now_s: float) -> bool:
         """Take the failure in; True where it is no fault of the job's own and stops the run."""
@@ -111,7 +112,8 @@ class Consequences:
             return
         gates.adaptive.cut(0.8, "rate limited")
         pause_s, limit = gates.cooldown.until_s - now_s, int(gates.adaptive.limit)
-        self._observe(Paced(f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"))
+        message = f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"
+        self._observe(Paced(message, concurrency=limit, pause_s=round(pause_s, 3)))
         if gates.cooldown.hopeless(now_s):
             gates.cooldown.forget()
             gates.day.close(self._clock.utc(), self._random.random())

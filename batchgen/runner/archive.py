@@ -15,7 +15,7 @@ import msgspec
 from batchgen import joblog
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, known_books, locked, read_state
-from batchgen.joblog import Note
+from batchgen.joblog import Note, PaceNote
 from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Picture, Shard, UsageError
 from batchgen.runner import process
@@ -73,6 +73,10 @@ class Archive:
         """The last entry of each job, in the order in which the jobs first ended."""
         return self.records.entries()
 
+    def recent(self) -> list[Recent]:
+        """What happened last, by who wrote here."""
+        return [Recent(self.records.files, books) for books in self.records.books]
+
     def of_job(self, job: str) -> list[Entry]:
         """The entries that hold for a job, one a fingerprint; the one that the log holds last comes first."""
         return self.records.job_entries(job)
@@ -96,17 +100,6 @@ class Archive:
         self.records.read_again(hear)
 
 
-class PaceChange(msgspec.Struct, frozen=True):
-    """A change of pace and its reason, as the run noted it."""
-
-    at: str
-    run: str
-    message: str
-
-
-_pace_changes = msgspec.json.Decoder(PaceChange)
-
-
 @dataclass(frozen=True)
 class Recent:
     """The ends of the files of one who writes to a folder: what happened last, cheap to read however long they are."""
@@ -126,9 +119,9 @@ class Recent:
         """The last intents and ends of attempts."""
         return self._last(self.books.attempts, joblog.decode_note)
 
-    def pace(self) -> list[PaceChange]:
+    def pace(self) -> list[PaceNote]:
         """The last changes of pace."""
-        return self._last(self.books.pace, _pace_changes.decode)
+        return self._last(self.books.pace, joblog.decode_pace)
 
     def summary(self) -> Summary | None:
         """The verdict of the last run that could begin; None where there is none that can be read."""

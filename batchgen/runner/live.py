@@ -11,10 +11,10 @@ import msgspec
 
 from batchgen import joblog
 from batchgen.folder import Live, Pause, State
-from batchgen.joblog import Ended, Note, Trouble, moment
+from batchgen.joblog import Ended, Note, PaceNote, Trouble, moment
 from batchgen.model import Entry, Outcome
 from batchgen.runner import process
-from batchgen.runner.archive import PaceChange, Recent
+from batchgen.runner.archive import Recent
 from batchgen.text import counted, duration, printable
 
 RATE_S = 300.0
@@ -77,7 +77,7 @@ class Now(msgspec.Struct, frozen=True):
     last_exit_code: int | None = None
     last_verdict: str | None = None
     troubles: list[Trouble] = []
-    pace: list[PaceChange] = []
+    pace: list[PaceNote] = []
     shards: dict[str, RunState] = {}
 
     @property

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from batchgen.model import Outcome, UsageError
-from batchgen.plan import Plan
+from batchgen.model import Job, Outcome, Standing, UsageError
+from batchgen.plan import Mark, Plan
 from batchgen.runner import live
 from batchgen.runner.archive import Archive, open_archive, recent_at
 from batchgen.runner.refusal import reason_of
@@ -19,6 +19,8 @@ from batchgen.runner.session import open_session, plan_of
 from batchgen.settings import Flags
 from batchgen.text import counted
 from batchgen.world import Clock
+
+Hear = Callable[[Job, Standing, Mark], None]
 
 
 class Status(live.Now, frozen=True, kw_only=True):
@@ -56,10 +58,10 @@ def status(path: Path, env: Mapping[str, str], clock: Clock) -> Status:
         manifest = path if path.is_file() else archive.manifest
         plan, error = None, None
         try:
-            plan = _plan(manifest, archive, env) if manifest else None
+            plan = plan_now(manifest, archive, env) if manifest else None
         except UsageError as refused:
             error = reason_of(refused)
-        found = _status(archive, manifest, plan)
+        found = counts_of(archive, manifest, plan)
     return msgspec.structs.replace(found.at(now_at(Path(found.output), clock)), manifest_error=error)
 
 
@@ -69,16 +71,17 @@ def now_at(root: Path, clock: Clock) -> live.Now:
         return live.now(recent, clock.utc())
 
 
-def _plan(manifest: Path, archive: Archive, env: Mapping[str, str]) -> Plan:
-    """The plan that the last run would have now."""
+def plan_now(manifest: Path, archive: Archive, env: Mapping[str, str], hear: Hear = lambda *said: None) -> Plan:
+    """The plan that the last run would have now; `hear` hears of every job of the manifest."""
     flags, state = Flags(manifest, output=archive.root), archive.state
     if state:
         flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
     session = open_session(flags, env)
-    return plan_of(session, archive.records.standing)
+    return plan_of(session, archive.records.standing, hear)
 
 
-def _status(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
+def counts_of(archive: Archive, manifest: Path | None, plan: Plan | None) -> Status:
+    """How many jobs stand where, by the folder's files and, where the manifest is known, by its plan."""
     root, fold, lives = archive.root, archive.records.fold, archive.records.lives
     counts: Mapping[Outcome, int] = (
         {outcome: plan.settled(outcome) for outcome in Outcome} if plan else Counter(fold.counts())

@@ -114,7 +114,8 @@ def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callabl
             this.folder.lives.forget(event.entry.job, event.entry.fingerprint)
             this.new_jobs += not this.folder.fold.rows(event.entry.job)
         elif isinstance(event, Paced):
-            this.folder.note_pace(this.run, joblog.timestamp(this.clock.utc()), event.message)
+            now = joblog.timestamp(this.clock.utc())
+            this.folder.note_pace(joblog.PaceNote(now, this.run, event.message, event.concurrency, event.pause_s))
             changed.set()
         this.tally(event)
         progress(event)
