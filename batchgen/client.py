@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from batchgen.downloads import Downloads
 from batchgen.model import AttemptFailed, Failure, Job, Post, Reply, Secret
-from batchgen.protocol.answers import filled, links
+from batchgen.protocol.answers import filled
 from batchgen.text import printable
 from batchgen.world import Clock
 
@@ -41,12 +41,16 @@ _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, with which key and which other headers: the API's address, and a URL that answers for free."""
+    """Where requests go, with which key and which other headers: the API's address, and a URL that answers for free.
+
+    `links` finds where a success answer says that its pictures lie.
+    """
 
     url: str
     ping_url: str
     key: Secret
     headers: Mapping[str, str] = field(default_factory=dict)
+    links: Callable[[bytes], tuple[str, ...]] = lambda body: ()
 
 
 class Client:
@@ -119,7 +123,7 @@ class Client:
             first_byte_s = self._clock.monotonic() - began_s
             answer = await (_read(response) if response.status == 200 else _read_refusal(response))
             headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
-            linked = links(answer) if response.status == 200 else ()
+            linked = self._endpoint.links(answer) if response.status == 200 else ()
             return Reply(response.status, headers, answer, first_byte_s, self._clock.monotonic() - began_s, linked)
 
     def _describe(self, error: Exception, failure: Failure, timeout_s: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from batchgen.model import Post
 from batchgen.protocol import Model, nebula, openai
+from batchgen.protocol.answers import links
 
 Encode = Callable[[str, Mapping[str, Any], Mapping[str, bytes]], Post]
 
@@ -17,7 +18,8 @@ class Style:
     """One way to speak to an image server.
 
     `url_env` and `key_env` are the environment variables that its users have; `edit_path` is where pictures are edited
-    if it is not where they are generated, by the latter. `keyless`: a server of one's own may ask for no key.
+    if it is not where they are generated, by the latter. `links` finds where an answer says that its pictures lie, for
+    styles that do so. `keyless`: a server of one's own may ask for no key.
     `stands_in`: it is no real server and never sees the real key.
     """
 
@@ -32,6 +34,7 @@ class Style:
     edit_path: Callable[[str], str] = lambda path: path
     credits_path: str | None = None
     decode_credits: Callable[[bytes], float] | None = None
+    links: Callable[[bytes], tuple[str, ...]] = lambda body: ()
     keyless: bool = False
     stands_in: bool = False
 
@@ -70,6 +73,7 @@ OPENAI = Style(
     models_path=openai.MODELS_PATH,
     decode_models=openai.decode_models,
     edit_path=openai.edit_path,
+    links=links,
     keyless=True,
 )
 SANDBOX = replace(NEBULA, name="sandbox", default_url="", url_env="BATCHGEN_API_URL", stands_in=True)

@@ -51,7 +51,7 @@ async def _endpoint(settings: Settings) -> AsyncIterator[Endpoint]:
 
 
 def _addresses(style: Style, url: str, key: Secret, headers: Mapping[str, str]) -> Endpoint:
-    return Endpoint(url, url + style.models_path, key, headers)
+    return Endpoint(url, url + style.models_path, key, headers, style.links)
 
 
 def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> Client:
