@@ -91,7 +91,7 @@ def test_a_balance_that_pays_for_some_is_told(place: Place, beside: Beside, caps
     """The run begins and says how far the money goes; the account's own refusal ends it."""
     server = beside()
     server.ledger.balance_usd = 0.007
-    found = run(capsys, place, server.url, code=6)
+    found = run(capsys, place, server.url, "-c", "1", code=6)
     assert (found["done"], found["pending"]) == (2, 1)
     assert any("it pays for about 2 of 3 pictures" in notice for notice in found["notices"])
 
