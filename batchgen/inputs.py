@@ -106,10 +106,17 @@ class Inputs:
         return data
 
 
+def sends_files(job: Job) -> bool:
+    """Whether pictures of the user's go with the job, which have to be read first."""
+    return any(isinstance(value, FileInput) for value in job.request.values())
+
+
 def encoder(inputs: Inputs, encode: Callable[..., Post]) -> Callable[[Job], Post]:
     """From a job to its request, its pictures read and checked on the way."""
 
     def post(job: Job) -> Post:
+        if not sends_files(job):
+            return encode(job.model, job.request, {})
         plain = {name: value for name, value in job.request.items() if not isinstance(value, FileInput)}
         return encode(job.model, plain, inputs.read(job))
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import msgspec
 
+Body = bytes | bytearray
+"""What a server sent; nobody changes it."""
+
 
 class ExitCode(IntEnum):
     """What a command's exit status says (DESIGN.md section 6)."""
@@ -105,7 +108,8 @@ class Secret:
             text = text.replace(value, "***")
         return text
 
-    def hide_bytes(self, data: bytes) -> bytes:
+    def hide_bytes(self, data: Body) -> bytes:
+        data = bytes(data)
         for value in self._hidden:
             data = data.replace(value.encode(), b"***")
         return data
@@ -406,7 +410,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     status: int
     headers: dict[str, str]
-    body: bytes
+    body: Body
     first_byte_s: float
     response_s: float
     links: tuple[str, ...] = ()

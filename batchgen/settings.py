@@ -39,8 +39,11 @@ class Limits:
     timeout_s: float = 180.0
 
 
+CHOICES = {"on_quota": ("stop", "wait"), "check": ("structure", "full")}
+"""What flags that are one of a few words may say; the first is the default."""
+
 _OWN_FLAGS = (
-    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "embed"),
+    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "check", "embed"),
     "shared_account",
 )
 
@@ -62,6 +65,7 @@ class Flags:
     max_runtime_s: float | None = None
     until: str | None = None
     on_quota: str = "stop"
+    check: str = "structure"
     shared_account: bool = False
     embed: bool | None = None
 
@@ -87,8 +91,9 @@ class Flags:
         outcomes = (retry,) if isinstance(retry, str) else tuple(retry)
         if unknown := set(outcomes) - {Outcome.FAILED, Outcome.UNCERTAIN}:
             raise UsageError(f"retry {', '.join(sorted(unknown))}: expected failed or uncertain")
-        if (on_quota := own.get("on_quota", "stop")) not in ("stop", "wait"):
-            raise UsageError(f"on_quota {on_quota}: expected stop or wait")
+        for name, choices in CHOICES.items():
+            if (said := own.get(name, choices[0])) not in choices:
+                raise UsageError(f"{name} {said}: expected {' or '.join(choices)}")
         patterns = (only,) if isinstance(only, str) else tuple(only)
         seed = None if shuffle is None else str(shuffle)
         return cls(
@@ -121,6 +126,7 @@ class Settings:
     selection: Selection
     give_up_after_s: float
     wait_for_quota: bool
+    check_pixels: bool = False
     max_runtime_s: float | None = None
     until: datetime | None = None
     embed: bool = True
@@ -194,6 +200,7 @@ def resolve(
         selection=flags.selection,
         give_up_after_s=flags.give_up_after_s or DEFAULT_PATIENCE_S,
         wait_for_quota=flags.on_quota == "wait",
+        check_pixels=flags.check == "full",
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
         shared_account=flags.shared_account,

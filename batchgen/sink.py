@@ -6,7 +6,6 @@ Knows bytes and names; whether they are a picture, and whose, was decided before
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -24,12 +23,11 @@ class LocalSink:
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
 
-    def stage(self, data: bytes) -> Staged:
+    def stage(self, data: bytes, sha256: str) -> Staged:
         """Write the bytes to a temporary file. Its name begins with their digest, so that it can be found again."""
-        sha256 = hashlib.sha256(data).hexdigest()
         path = f"{self.tmp}/{sha256[:32]}-{next(self._numbers)}"
         handle = self.files.create(path)
-        staged = Staged(path, handle, sha256)
+        staged = Staged(path, handle)
         try:
             self.files.write(handle, data)
         except BaseException:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from batchgen.model import Entry, Job, Outcome, Post, Reply, ServerError
+from batchgen.model import Body, Entry, Job, Outcome, Post, Reply, ServerError
 
 if TYPE_CHECKING:
     import asyncio
@@ -110,7 +110,7 @@ class Delivery(msgspec.Struct, frozen=True):
     """An answer with status 200 whose pictures are to be saved."""
 
     draft: Draft
-    body: bytes
+    body: Body
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -147,17 +147,16 @@ class Deliver(Protocol):
 
 
 class Staged(msgspec.Struct, frozen=True):
-    """Bytes that are written but not yet seen; `sha256` is theirs."""
+    """Bytes that are written but not yet seen."""
 
     path: str
     handle: int
-    sha256: str
 
 
 class Sink(Protocol):
     """Where pictures go: staged, made durable, then given their final names."""
 
-    def stage(self, data: bytes) -> Staged: ...
+    def stage(self, data: bytes, sha256: str) -> Staged: ...
     def sync(self, staged: Iterable[Staged]) -> None: ...
     def discard(self, staged: Iterable[Staged]) -> None: ...
 

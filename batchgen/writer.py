@@ -13,7 +13,7 @@ import errno
 import hashlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,12 +24,13 @@ from batchgen.images import ImageFacts
 from batchgen.joblog import Draft, Saved
 from batchgen.layout import picture_file
 from batchgen.metadata import Embedded
-from batchgen.model import BadAnswer, Entry, Job, Outcome, Picture, Secret, ServerError, StorageError
+from batchgen.model import BadAnswer, Body, Entry, Job, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
 from batchgen.text import printable
-from batchgen.world import Clock, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
+from batchgen.world import Clock, Delivery, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
 
 T = TypeVar("T")
+_Waiting = tuple[Work, "asyncio.Future[Result]"]
 GROUP = 32
 HOPE_S = 600.0
 RETRY_S = 5.0
@@ -38,31 +39,43 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _HOPEFUL = _FULL | {errno.EMFILE, errno.ENFILE}
 
 
-@dataclass(frozen=True)
-class _Ready:
+class _Checked(msgspec.Struct, frozen=True):
     """A picture as it is to be written; `received_sha256` is of the server's bytes, where they are others."""
 
     drawn: Drawn
     facts: ImageFacts
-    received_sha256: str | msgspec.UnsetType
-    notes: tuple[str, ...]
+    sha256: str
+    received_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """An answer's pictures, decoded, checked and finished, before they are written."""
+class _Opened(msgspec.Struct, frozen=True):
+    """An answer whose pictures are decoded and checked, and what the server says it used."""
+
+    pictures: list[_Checked]
+    usage: dict[str, Any] | None
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A job whose pictures are written, but not yet durable; `opened_s` is when they had been decoded and checked."""
 
     draft: Draft
-    pictures: tuple[_Ready, ...]
+    pictures: tuple[Picture, ...]
+    notes: tuple[str, ...]
     usage: dict[str, Any] | None
     decode_s: float
+    opened_s: float
+
+    def entry(self, now_s: float, at: str) -> Entry:
+        saved = Saved(self.pictures, self.decode_s, now_s - self.opened_s, self.notes, self.usage)
+        return self.draft.entry(Outcome.DONE, saved, now_s, at)
 
 
 @dataclass
 class Committer:
     """The order of things for one group, on whatever thread calls."""
 
-    decode: Callable[[bytes], Answer | ServerError]
+    decode: Callable[[Body], Answer | ServerError]
     check: Callable[[bytes], ImageFacts]
     sink: Sink
     folder: Shelf
@@ -72,11 +85,13 @@ class Committer:
     finish: Callable[[bytes, ImageFacts, Job], Embedded] = lambda data, facts, job: Embedded(data)
     on_full: Callable[[str], None] = lambda message: None
 
-    def commit(self, group: Sequence[Work]) -> list[Result]:
-        """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept."""
-        opened = [self._open(work) for work in group]
+    def commit(self, group: Iterable[Work]) -> list[Result]:
+        """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept.
+
+        Each piece is taken when the pictures of the one before it are written, so that one answer at a time is open.
+        """
         moves: dict[str, Staged] = {}
-        results = self._persist(lambda: self._stage(opened, moves))
+        results = self._written(group, moves)
         entries = [result for result in results if isinstance(result, Entry)]
         if not entries:
             return results
@@ -87,6 +102,17 @@ class Committer:
         self._persist(lambda: self.folder.append_log(b"".join(lines)))
         self.folder.sync_log()
         return results
+
+    def _written(self, group: Iterable[Work], moves: dict[str, Staged]) -> list[Result]:
+        """Entries whose pictures are durable under temporary names, which `moves` tells by the final ones."""
+        try:
+            taken = [self._take(work, moves) for work in group]
+            self.sink.sync(moves.values())
+        except BaseException:
+            self.sink.discard(moves.values())
+            raise
+        now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
+        return [item.entry(now_s, at) if isinstance(item, _Kept) else item for item in taken]
 
     def _persist(self, step: Callable[[], T]) -> T:
         """Do a step that may be done again, as long as the disk may recover: the pictures are paid for."""
@@ -103,18 +129,27 @@ class Committer:
                     self.on_full(str(error))
                 self.pause(RETRY_S)
 
-    def _open(self, work: Work) -> _Opened | Verdict | ServerError | Exception:
+    def _take(self, work: Work, moves: dict[str, Staged]) -> _Kept | Result:
         if isinstance(work, Verdict):
-            return work
+            now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
+            return work.draft.entry(work.outcome, Saved(), now_s, at)
         began_s = self.clock.monotonic()
+        answer = self._open(work)
+        if not isinstance(answer, _Opened):
+            return answer
+        opened_s = self.clock.monotonic()
+        pictures = self._persist(lambda: self._stage(work.draft.job.id, answer.pictures, moves))
+        notes = _oddities(work.draft, answer.pictures)
+        return _Kept(work.draft, pictures, notes, answer.usage, opened_s - began_s, opened_s)
+
+    def _open(self, work: Delivery) -> _Opened | ServerError | Exception:
         try:
             answer = self.decode(work.body)
             if isinstance(answer, ServerError):
                 # Read again without the key: a message that was cut could hold a part of it.
                 hidden = self.decode(self.key.hide_bytes(work.body))
                 return hidden if isinstance(hidden, ServerError) else answer
-            pictures = tuple((drawn, self.check(drawn.data)) for drawn in answer.pictures)
-            ready = tuple(self._finished(drawn, facts, work.draft.job) for drawn, facts in pictures)
+            return _Opened([self._check(drawn, work.draft.job) for drawn in answer.pictures], answer.usage)
         except BadAnswer as error:
             last = work.draft.attempts[-1]
             with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
@@ -122,62 +157,32 @@ class Committer:
             return error
         except Exception as error:  # one answer must never take the others of its group with it
             return error
-        return _Opened(work.draft, ready, answer.usage, self.clock.monotonic() - began_s)
 
-    def _finished(self, drawn: Drawn, facts: ImageFacts, job: Job) -> _Ready:
+    def _check(self, drawn: Drawn, job: Job) -> _Checked:
         """The picture with what belongs into it; as it came where that fails, for it is paid for."""
+        facts = self.check(drawn.data)
         try:
             data, notes = self.finish(drawn.data, facts, job)
         except Exception as error:
             data, notes = drawn.data, (f"no metadata was embedded: {printable(str(error), 200)}",)
-        received = msgspec.UNSET if data is drawn.data else hashlib.sha256(drawn.data).hexdigest()
-        return _Ready(msgspec.structs.replace(drawn, data=data), facts, received, notes)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if data is drawn.data:
+            return _Checked(drawn, facts, sha256, notes=notes)
+        received = hashlib.sha256(drawn.data).hexdigest()
+        return _Checked(msgspec.structs.replace(drawn, data=data), facts, sha256, received, notes)
 
-    def _stage(
-        self, opened: Sequence[_Opened | Verdict | ServerError | Exception], moves: dict[str, Staged]
-    ) -> list[Result]:
-        moves.clear()
-        began_s = self.clock.monotonic()
+    def _stage(self, job: str, checked: list[_Checked], moves: dict[str, Staged]) -> tuple[Picture, ...]:
+        """Write an answer's pictures, or none of them."""
+        staged: dict[str, Staged] = {}
+        pictures = [_picture(job, position, one) for position, one in enumerate(checked)]
         try:
-            saved = [self._stage_one(item, moves) if isinstance(item, _Opened) else None for item in opened]
-            self.sink.sync(moves.values())
+            for picture, one in zip(pictures, checked, strict=True):
+                staged[picture.file] = self.sink.stage(one.drawn.data, one.sha256)
         except BaseException:
-            self.sink.discard(moves.values())
+            self.sink.discard(staged.values())
             raise
-        now_s, utc = self.clock.monotonic(), self.clock.utc()
-        results: list[Result] = []
-        for item, pictures in zip(opened, saved, strict=True):
-            if isinstance(item, _Opened) and pictures is not None:
-                kept = msgspec.structs.replace(pictures, save_s=now_s - began_s)
-                results.append(item.draft.entry(Outcome.DONE, kept, now_s, utc))
-            elif isinstance(item, Verdict):
-                results.append(item.draft.entry(item.outcome, Saved(), now_s, utc))
-            elif not isinstance(item, _Opened):
-                results.append(item)
-        return results
-
-    def _stage_one(self, item: _Opened, moves: dict[str, Staged]) -> Saved:
-        pictures = []
-        for position, ready in enumerate(item.pictures):
-            drawn, facts = ready.drawn, ready.facts
-            staged = self.sink.stage(drawn.data)
-            file = picture_file(item.draft.job.id, position, drawn.index, facts.extension)
-            moves[file] = staged
-            pictures.append(
-                Picture(
-                    file=file,
-                    index=drawn.index,
-                    format=facts.format,
-                    width=facts.width,
-                    height=facts.height,
-                    size_bytes=len(drawn.data),
-                    sha256=staged.sha256,
-                    inference_s=drawn.inference_s,
-                    revised_prompt=drawn.revised_prompt or msgspec.UNSET,
-                    received_sha256=ready.received_sha256,
-                )
-            )
-        return Saved(tuple(pictures), item.decode_s, notes=_oddities(item), usage=item.usage)
+        moves |= staged
+        return tuple(pictures)
 
     def _prepare(self, entries: Sequence[Entry], lines: Sequence[bytes]) -> None:
         done = [joblog.prepared(e, line) for e, line in zip(entries, lines, strict=True) if e.images]
@@ -193,16 +198,32 @@ class Committer:
         self.sink.publish(moves)
 
 
-def _oddities(item: _Opened) -> tuple[str, ...]:
+def _picture(job: str, position: int, one: _Checked) -> Picture:
+    drawn, facts = one.drawn, one.facts
+    return Picture(
+        file=picture_file(job, position, drawn.index, facts.extension),
+        index=drawn.index,
+        format=facts.format,
+        width=facts.width,
+        height=facts.height,
+        size_bytes=len(drawn.data),
+        sha256=one.sha256,
+        inference_s=drawn.inference_s,
+        received_sha256=one.received_sha256,
+        revised_prompt=drawn.revised_prompt or msgspec.UNSET,
+    )
+
+
+def _oddities(draft: Draft, checked: Sequence[_Checked]) -> tuple[str, ...]:
     """What about the answer was not as asked, in words for the log."""
-    request, notes = item.draft.job.request, []
-    asked = (request.get("width"), request.get("height"))
-    for facts in (ready.facts for ready in item.pictures):
-        if any(want not in (None, got) for want, got in zip(asked, (facts.width, facts.height), strict=True)):
-            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {asked[0]} x {asked[1]}")
-    if len(item.pictures) > 1 and "n" not in request:
-        notes.append(f"{len(item.pictures)} pictures came for one request")
-    notes += [note for ready in item.pictures for note in ready.notes]
+    request, notes = draft.job.request, []
+    width, height = request.get("width"), request.get("height")
+    for facts in [one.facts for one in checked]:
+        if width not in (None, facts.width) or height not in (None, facts.height):
+            notes.append(f"the picture is {facts.width} x {facts.height}, asked for was {width} x {height}")
+    if len(checked) > 1 and "n" not in request:
+        notes.append(f"{len(checked)} pictures came for one request")
+    notes += [note for one in checked for note in one.notes]
     return tuple(dict.fromkeys(notes))
 
 
@@ -211,8 +232,9 @@ class Writer:
 
     def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
         self._commit, self._loop = committer.commit, loop
-        self._waiting: queue.SimpleQueue[tuple[Work, asyncio.Future[Result]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._failed: Exception | None = None
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="batchgen-writer", daemon=True)
         self._thread.start()
 
@@ -228,25 +250,32 @@ class Writer:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        open_ = True
-        while open_:
-            group = [self._waiting.get()]
-            while len(group) < GROUP and not self._waiting.empty():
-                group.append(self._waiting.get())
-            open_ = None not in group
-            self._serve([item for item in group if item is not None])
+        while not self._closed:
+            if group := self._group():
+                self._serve(group)
 
-    def _serve(self, group: list[tuple[Work, asyncio.Future[Result]]]) -> None:
-        if not group:
-            return
+    def _group(self) -> list[_Waiting]:
+        """All that waits, up to a group; at least one piece of work, or the end."""
+        group: list[_Waiting] = []
+        while not group or (len(group) < GROUP and not self._waiting.empty()):
+            if (item := self._waiting.get()) is None:
+                self._closed = True
+                break
+            group.append(item)
+        return group
+
+    def _serve(self, group: list[_Waiting]) -> None:
+        """Commit a group, which is empty afterwards: nobody holds its answers any longer than they are needed."""
         results: list[Result] | None = None
+        futures = [future for _, future in group]
         try:
             if self._failed is None:
-                results = self._commit([work for work, _ in group])
+                group.reverse()
+                results = self._commit(group.pop()[0] for _ in futures)
         except Exception as error:  # the thread must outlive whatever happens, or its jobs would wait for ever
             self._failed = error if isinstance(error, StorageError) else StorageError(f"cannot save: {error}")
             self._failed.__cause__ = error
-        self._loop.call_soon_threadsafe(_resolve, [future for _, future in group], results, self._failed)
+        self._loop.call_soon_threadsafe(_resolve, futures, results, self._failed)
 
 
 def _resolve(

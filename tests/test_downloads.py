@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiohappyeyeballs import AddrInfoType
 from aiohttp import web
-from aiohttp.abc import ResolveResult
 from conftest import Beside, Place
 
 import batchgen
-from batchgen import downloads
-from batchgen.client import Client
-from batchgen.downloads import MAX_HOPS, Downloads, _Guard, _Refused
+from batchgen.client import Client, downloads, incoming
+from batchgen.client.downloads import MAX_HOPS, Downloads, Guard, _Guarded, _Refused
 from batchgen.model import AttemptFailed, Failure, Secret
 
 PNG = b"\x89PNG\r\n\x1a\nand so on"
@@ -59,8 +59,8 @@ async def serving(*answers: Any) -> AsyncIterator[Shelf]:
         await runner.cleanup()
 
 
-async def known(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
-    """Names and where they lead in these tests."""
+def known(host: str, port: int) -> asyncio.Future[list[AddrInfoType]]:
+    """Names, and where they lead in these tests."""
     places = {
         "api.example": ["93.184.216.34"],
         "cdn.example": ["2606:2800:220:1::1", "93.184.216.35"],
@@ -71,17 +71,15 @@ async def known(host: str, port: int, family: socket.AddressFamily) -> list[Reso
         "metadata.example": ["169.254.169.254"],
         "gpu.lan": ["10.0.0.5"],
     }
-    kind = socket.AF_INET
-    return [ResolveResult(hostname=host, host=ip, port=port, family=kind, proto=0, flags=0) for ip in places[host]]
+    found: asyncio.Future[list[AddrInfoType]] = asyncio.get_running_loop().create_future()
+    kind = socket.AF_INET, socket.SOCK_STREAM, 0, ""
+    found.set_result([(*kind, (ip, port)) for ip in places.get(host, [host])])
+    return found
 
 
 @asynccontextmanager
 async def fetching(api_url: str) -> AsyncIterator[Downloads]:
-    found = Downloads(api_url, {"authorization": f"Bearer {CANARY}"}, Secret(CANARY), known)
-    try:
-        yield found
-    finally:
-        await found.close()
+    yield Downloads(api_url, {"authorization": f"Bearer {CANARY}"}, Secret(CANARY), "batchgen/9")
 
 
 async def failure_of(api_url: str, url: str) -> str:
@@ -129,7 +127,7 @@ async def test_a_dead_server_is_told_without_the_address() -> None:
     """No connection is a failure like any other, and its words hold no signature."""
     async with serving() as shelf:
         pass
-    assert "ClientConnectorError" in await failure_of("http://127.0.0.1:1", f"{shelf.url}/a?sig=1")
+    assert "cannot connect to 127.0.0.1" in await failure_of("http://127.0.0.1:1", f"{shelf.url}/a?sig=1")
 
 
 async def test_redirects_end() -> None:
@@ -140,11 +138,11 @@ async def test_redirects_end() -> None:
 
 
 async def test_a_picture_has_a_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is larger than any picture is left, and not asked for again."""
-    monkeypatch.setattr(downloads, "MAX_PICTURE_BYTES", 1000)
+    """What is larger than any picture is left."""
+    monkeypatch.setattr(incoming, "MAX_ANSWER_BYTES", 500)
     async with serving(PNG * 100) as shelf:
+        shelf.answers += [PNG * 100] * 2
         assert "larger than" in await failure_of(shelf.url, f"{shelf.url}/a")
-    assert len(shelf.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,26 +180,25 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("api_url", "host", "allowed"), ALLOWED, ids=[f"{a} {h}" for a, h, _ in ALLOWED])
-async def test_which_addresses_are_asked(api_url: str, host: str, allowed: bool) -> None:
+async def test_which_addresses_are_asked(
+    api_url: str, host: str, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A public server cannot have addresses of one's own network asked; a server there can have its neighbours'."""
-    guard = _Guard(downloads._host(api_url), known)
-
-    async def look() -> None:
-        await guard.check(f"https://{host}/a")
-        if host.endswith((".example", ".lan")):
-            await guard.resolve(host, 443)
-
+    monkeypatch.setattr("batchgen.client.origin._look_up", known)
+    way = _Guarded(f"https://{host}/a", Guard(api_url))
     if allowed:
-        await look()
+        await way.check()
     else:
         with pytest.raises(_Refused, match="not a public one"):
-            await look()
+            await way.check()
+        assert await way.addresses() == []
 
 
-async def test_of_several_addresses_the_public_ones_are_asked() -> None:
+async def test_of_several_addresses_the_public_ones_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that leads to both kinds is connected to at the public one."""
-    guard = _Guard("api.example", known)
-    assert [place["host"] for place in await guard.resolve("both.example", 443)] == ["93.184.216.36"]
+    monkeypatch.setattr("batchgen.client.origin._look_up", known)
+    way = _Guarded("https://both.example/a", Guard(PUBLIC))
+    assert [place[4][0] for place in await way.addresses()] == ["93.184.216.36"]
 
 
 # Whole runs

@@ -346,6 +346,17 @@ async def test_useless_answers_of_every_kind_cost_one_extra_request_each(desk: D
     assert ended.summary.done == len(fates)
 
 
+async def test_a_picture_that_does_not_decode_is_told_by_the_full_check_alone(desk: Desk) -> None:
+    """A whole PNG whose pixels are nonsense passes by structure; `check="full"` finds it, and it is quarantined."""
+    spoilt = on("spoilt", body(answer_body(png(8, 8, b"no pixels"))))
+    async with FaultServer(spoilt) as server:
+        full = await desk.run(server, ["good", "spoilt"], check="full", uncertain_retries=0)
+        assert full.outcomes == {"good": "done", "spoilt": "uncertain"}
+        assert "cannot be decoded" in full.log["spoilt"]["attempts"][0]["message"]
+        assert len(list((desk.output / ".batchgen/quarantine").iterdir())) == 1
+        assert (await desk.unaudited(server.url, retry=["uncertain"])).done == 2
+
+
 FINE: dict[str, Act] = {
     "row7b-8-mib-and-fin": and_fin(answer_body(noise("PNG", 1500))),
     "row8-chunks-whole": chunked(whole=True),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from batchgen.images import MAX_PIXELS, ImageFacts, check, sniff
+from batchgen.images import MAX_PIXELS, ImageFacts, check, decode, sniff
 from batchgen.model import BadAnswer
 
 WIDTH, HEIGHT = 37, 23
@@ -283,3 +283,33 @@ def test_the_segments_of_a_jpeg(data: bytes) -> None:
     """A JPEG needs a frame, a scan and an end, each where the one before it ends."""
     with pytest.raises(BadAnswer):
         check(data)
+
+
+@each
+def test_whole_pictures_pass_the_full_check(name: str) -> None:
+    """Decoding says the same of a good picture as its structure does, also of one with several frames."""
+    assert decode(WHOLE[name]) == check(WHOLE[name])
+
+
+SPOILT = {
+    "png without pixels": png(header(8, 8), chunk(b"IDAT", b"x"), IEND),
+    "png with too few": png(header(8, 8), chunk(b"IDAT", zlib.compress(b"\0")), IEND),
+    "jpeg without tables": b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda\x00\x08"
+    b"\x01\x01\x00\x00\x3f\x00\x12\x34\xff\xd9",
+    "webp without a frame": b"RIFF\x1e\0\0\0WEBPVP8 \x12\0\0\0\x10\0\0\x9d\x01\x2a\x08\0\x08\0" + bytes(8),
+}
+
+
+@pytest.mark.parametrize("data", SPOILT.values(), ids=SPOILT)
+def test_what_does_not_decode_fails_the_full_check_alone(data: bytes) -> None:
+    """Structure is all that `check` promises; `decode` promises pixels, and says what is wrong in one short line."""
+    check(data)
+    with pytest.raises(BadAnswer, match="cannot be decoded") as caught:
+        decode(data)
+    assert len(str(caught.value)) < 160
+
+
+def test_the_full_check_asks_for_the_structure_first() -> None:
+    """What Pillow would still draw of a cut picture is no whole picture."""
+    with pytest.raises(BadAnswer, match="cut short"):
+        decode(saved("PNG")[:-12])

@@ -177,7 +177,7 @@ def draft(*tried: Attempt, price_usd: float | None = 0.5, **changes: Any) -> Dra
 
 
 def finished(made: Draft, outcome: Outcome = DONE, saved: Saved | None = None, now_s: float = 110.0) -> Entry:
-    return made.entry(outcome, saved or Saved(), now_s, datetime(2026, 11, 22, 22, tzinfo=UTC))
+    return made.entry(outcome, saved or Saved(), now_s, "2026-11-22T22:00:00.000Z")
 
 
 def test_an_entry_says_what_the_draft_knows() -> None:

@@ -9,7 +9,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -162,7 +162,8 @@ def _done_again(patch: Patch) -> None:
 def _pictures_swapped(patch: Patch) -> None:
     commit = Committer.commit
 
-    def mixed(self: Committer, group: Sequence[Work]) -> Any:
+    def mixed(self: Committer, works: Iterable[Work]) -> Any:
+        group = list(works)
         deliveries = [work for work in group if isinstance(work, Delivery)]
         bodies = [work.body for work in deliveries]
         for work, body in zip(deliveries, bodies[1:] + bodies[:1], strict=True):

@@ -13,7 +13,7 @@ from samples import job
 
 from batchgen.manifest import Tally
 from batchgen.model import Job, ManifestError, Outcome, Problem, Selection, Standing, UsageError
-from batchgen.plan import Mark, Plan, check_plan, draw, make_plan, render
+from batchgen.plan import KEPT_BYTES, Mark, Plan, check_plan, draw, make_plan, render
 from batchgen.shuffle import WINDOW_JOBS
 from batchgen.shuffle import shuffled as in_parts
 
@@ -177,6 +177,21 @@ def test_jobs_that_were_not_asked_for_are_not_told() -> None:
     selection = Selection(only=("a*",), limit=1)
     make_plan(jobs, lambda job: Standing.PENDING, selection, lambda job, standing, mark: heard.append(job.id))
     assert heard == ["a1"]
+
+
+@pytest.mark.parametrize(("large", "walks"), [(False, 0), (True, 1)])
+def test_a_small_manifest_is_walked_once_and_a_large_one_is_not_remembered(large: bool, walks: int) -> None:
+    """What is sent is the same in both cases; what is remembered for it is bounded by its size, not by its number."""
+    jobs = [job(str(number), prompt="x" * (KEPT_BYTES // 3 if large else 10)) for number in range(4)]
+    plan = make_plan(jobs, lambda job: Standing.DONE if job.id == "1" else Standing.PENDING, Selection())
+    walked = []
+
+    def walk() -> list[Job]:
+        walked.append(1)
+        return jobs
+
+    assert list(plan.to_send(walk)) == [jobs[0], jobs[2], jobs[3]]
+    assert len(walked) == walks
 
 
 def shuffled(ids: Iterable[str], standing: Standing = Standing.PENDING, **how: Any) -> list[str]:

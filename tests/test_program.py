@@ -73,6 +73,7 @@ def test_settings_are_those_of_the_command_line(place: Place, beside: Beside) ->
         ({"api_url": "http://example.com"}, "https"),
         ({"retry": ["everything"]}, "everything"),
         ({"on_quota": "wiat"}, "wiat"),
+        ({"check": "everything"}, "structure or full"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

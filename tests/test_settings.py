@@ -391,11 +391,14 @@ def test_what_a_run_was_told() -> None:
         selection=selection,
         give_up_after_s=5.0,
         on_quota="wait",
+        check="full",
     )
+    assert found.check_pixels
     assert (found.manifest, found.output, found.output_given) == (Path("m.yaml"), Path("o"), True)
     assert (found.defaults, found.overrides, found.prices_usd) == ({"width": 8}, {"height": 9}, {"m": 0.5})
     assert (found.selection, found.give_up_after_s, found.wait_for_quota) == (selection, 5.0, True)
     plain = settings()
+    assert not plain.check_pixels
     assert (plain.output_given, plain.wait_for_quota, plain.give_up_after_s) == (False, False, DEFAULT_PATIENCE_S)
     assert (plain.selection, plain.style, plain.until) == (Selection(), "nebula", None)
 

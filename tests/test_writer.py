@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -468,14 +468,29 @@ def test_a_folder_in_a_pictures_place_is_an_error_and_stays(desk: Desk) -> None:
 # The thread
 
 
+def test_one_answer_at_a_time_is_open(desk: Desk) -> None:
+    """The next answer is taken when the pictures of the one before it are written: a group is never in memory whole."""
+    sink = desk.committer.sink
+    assert isinstance(sink, LocalSink)
+    written = []
+
+    def works() -> Iterator[Work]:
+        for name in "abc":
+            written.append(len(sink.files.names(sink.tmp)))
+            yield delivery(name)
+
+    assert len(desk.committer.commit(works())) == 3
+    assert written == [0, 1, 2]
+
+
 class Stub(Committer):
     """A committer that only calls what it was given."""
 
     def __init__(self, commit: Callable[[Sequence[Work]], list[Result]]) -> None:
         self._does = commit
 
-    def commit(self, group: Sequence[Work]) -> list[Result]:
-        return self._does(group)
+    def commit(self, group: Iterable[Work]) -> list[Result]:
+        return self._does(list(group))
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,9 @@ class InstantDeliver:
 
     def _result(self, work: Work) -> Result:
         if not isinstance(work, Delivery):
-            return self._logged(work.draft.entry(work.outcome, Saved(), self._clock.monotonic(), self._clock.utc()))
+            return self._logged(
+                work.draft.entry(work.outcome, Saved(), self._clock.monotonic(), joblog.timestamp(self._clock.utc()))
+            )
         try:
             answer = nebula.decode_answer(work.body)
             if isinstance(answer, ServerError):
@@ -230,7 +232,9 @@ class InstantDeliver:
             pictures = tuple(self._saved(work.draft.job.id, drawn) for drawn in answer.pictures)
         except BadAnswer as error:
             return error
-        entry = work.draft.entry(Outcome.DONE, Saved(pictures), self._clock.monotonic(), self._clock.utc())
+        entry = work.draft.entry(
+            Outcome.DONE, Saved(pictures), self._clock.monotonic(), joblog.timestamp(self._clock.utc())
+        )
         return self._logged(entry)
 
     def _saved(self, job: str, drawn: Drawn) -> Picture:

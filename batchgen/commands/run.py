@@ -22,6 +22,12 @@ nothing when nothing is left to do. Every flag beats the environment, the enviro
 def arguments(parser: argparse.ArgumentParser) -> None:
     common.manifest_arguments(parser)
     common.limit_arguments(parser)
+    parser.add_argument(
+        "--check",
+        choices=["structure", "full"],
+        default="structure",
+        help="what a picture must pass to be kept: its structure (default), or also the decoding of every pixel",
+    )
     voice = parser.add_argument_group("what is said")
     voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
     voice.add_argument("--verbose", action="store_true", help="say every failed attempt")

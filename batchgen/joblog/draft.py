@@ -38,13 +38,12 @@ class Draft(msgspec.Struct, frozen=True):
     response_s: float | None = None
     price_usd: float | None = None
 
-    def entry(self, outcome: Outcome, saved: Saved, now_s: float, utc: datetime) -> Entry:
-        """The finished job's entry at the monotonic time `now_s`."""
+    def entry(self, outcome: Outcome, saved: Saved, now_s: float, at: str) -> Entry:
+        """The finished job's entry, at the monotonic time `now_s` and the UTC timestamp `at`."""
         job, pictures = self.job, saved.pictures
         seconds = [p.inference_s for p in pictures if p.inference_s is not None]
-        billed = {attempt.billed for attempt in self.attempts}
-        certain = sum(a.billed is Billed.YES for a in self.attempts) + max(len(pictures) - 1, 0)
-        possible = sum(a.billed is Billed.MAYBE for a in self.attempts)
+        billed = [attempt.billed for attempt in self.attempts]
+        certain, possible = billed.count(Billed.YES) + max(len(pictures) - 1, 0), billed.count(Billed.MAYBE)
         return Entry(
             job=job.id,
             fingerprint=job.fingerprint,
@@ -70,8 +69,8 @@ class Draft(msgspec.Struct, frozen=True):
             attempts=self.attempts,
             cost_usd=None if self.price_usd is None else round(certain * self.price_usd, 6),
             exposure_usd=None if self.price_usd is None else round(possible * self.price_usd, 6),
-            billed=next(b for b in (Billed.YES, Billed.MAYBE, Billed.NO) if b in billed or b is Billed.NO),
-            finished_at=timestamp(utc),
+            billed=next((b for b in (Billed.YES, Billed.MAYBE) if b in billed), Billed.NO),
+            finished_at=at,
             notes=saved.notes,
             axes=job.axes or msgspec.UNSET,
             file=job.file or msgspec.UNSET,
@@ -84,7 +83,9 @@ def _rounded(seconds: float) -> float: ...
 @overload
 def _rounded(seconds: float | None) -> float | None: ...
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else max(0.0, round(seconds, 6))
+    if seconds is None:
+        return None
+    return round(seconds, 6) if seconds > 0 else 0.0
 
 
 def timestamp(utc: datetime) -> str:

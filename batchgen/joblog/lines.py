@@ -80,8 +80,10 @@ BAD_LINE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 def encode(value: Entry | Note) -> bytes:
     """One physical line: the line separators that JSON allows inside text are escaped."""
-    line = _encoder.encode(value)
-    return line.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029") + b"\n"
+    line = _encoder.encode(value) + b"\n"
+    if b"\xe2\x80" in line:
+        line = line.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return line
 
 
 def decode(line: bytes) -> Entry:
@@ -99,4 +101,4 @@ def decode_note(line: bytes) -> Note:
 
 def prepared(entry: Entry, line: bytes) -> bytes:
     """The attempts-file line that holds `line`, the log line of `entry`."""
-    return encode(Prepared(entry.job, entry.fingerprint, msgspec.Raw(line.rstrip(b"\n"))))
+    return encode(Prepared(entry.job, entry.fingerprint, msgspec.Raw(line[:-1])))

@@ -185,7 +185,7 @@ class Pool:
             return heapq.heappop(self._waiting)[2]
         while self._feed.ready:
             task = self._feed.ready.popleft()
-            outcome = failures.step_at_start(task.life, self._policy.allowance).outcome
+            outcome = failures.step_at_start(task.life, self._policy.allowance).outcome if task.life else None
             if outcome is None:
                 return task
             self._spawn(self._finish(task, outcome))
@@ -259,7 +259,8 @@ class Pool:
             if isinstance(result, Entry):
                 self._effects.success(sent, result.timings.response_s or 0.0, self.in_flight)
                 self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images), task.again))
-                self._gates.budget.correct((task.price_usd or 0.0) * len(result.images) - task.cost_usd)
+                if task.price_usd:
+                    self._gates.budget.correct(task.price_usd * len(result.images) - task.cost_usd)
                 self._finished(result)
             else:
                 await self._failed(task, sent, result)

@@ -6,6 +6,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
+import msgspec
+
 from batchgen import failures, joblog
 from batchgen.joblog import Ended, Intent
 from batchgen.model import Attempt, AttemptFailed, BadAnswer, Billed, Counts, Entry, Failure, Post, Reply, ServerError
@@ -85,8 +87,9 @@ class Sender:
                 reply = await self._transport.fetch(reply)
             except Exception as error:  # whatever it was: the picture is paid for, and may still be fetched by hand
                 return sent, Fault(Failure.DOWNLOAD, str(error), reply.status, urls=reply.links)
-        result = await self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
-        return sent, self._outcome(task, reply, result)
+        saved = self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
+        reply = msgspec.structs.replace(reply, body=b"")  # the writer alone holds the answer, and lets it go
+        return sent, self._outcome(task, reply, await saved)
 
     def _outcome(self, task: Task, reply: Reply, result: Entry | ServerError | Exception) -> Entry | Fault:
         match result:

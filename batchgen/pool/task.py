@@ -62,12 +62,13 @@ class Stop:
     reason: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Task:
     """A job on its way through the pool; data while it waits.
 
     `due_s` is the monotonic time from which it may be sent, `life` all its attempts ever, `successes_before` how many
-    others had succeeded when it was last sent, `probing` that it is sent to learn whether an outage is over.
+    others had succeeded when it was last sent, `probing` that it is sent to learn whether an outage is over, `cost_usd`
+    what its next request is expected to cost.
     """
 
     pending: Pending
@@ -79,10 +80,13 @@ class Task:
     queued_s: float = 0.0
     waited_s: float = 0.0
     probing: bool = False
+    job: Job = field(init=False)
+    cost_usd: float = field(init=False)
 
-    @property
-    def job(self) -> Job:
-        return self.pending.job
+    def __post_init__(self) -> None:
+        self.job = self.pending.job
+        n = self.job.request.get("n", 1)  # asks for several pictures
+        self.cost_usd = (self.price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
 
     @property
     def in_run(self) -> int:
@@ -93,12 +97,6 @@ class Task:
     def again(self) -> bool:
         """Whether this run has sent the job before."""
         return len(self.life) > self.in_run
-
-    @property
-    def cost_usd(self) -> float:
-        """What the next request is expected to cost; `n` asks for several pictures."""
-        n = self.job.request.get("n", 1)
-        return (self.price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
 
     @property
     def next_n(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pybase64
 
-from batchgen.model import BadAnswer, ServerError
+from batchgen.model import BadAnswer, Body, ServerError
 from batchgen.protocol.cut import crowded
 from batchgen.text import printable
 
@@ -76,7 +76,7 @@ def decode_base64(text: str) -> bytes:
         raise BadAnswer(f"the picture is not valid base64 ({len(text)} characters)") from error
 
 
-def decode_request(body: bytes) -> dict[str, Any]:
+def decode_request(body: Body) -> dict[str, Any]:
     """What a client asks for, as a JSON object. Raises ValueError with a message for the client."""
     try:
         value = msgspec.json.decode(body)
@@ -93,12 +93,12 @@ def sensible_number(value: Any) -> float | None:
     return float(value) if sensible else None
 
 
-def looks_like_html(body: bytes) -> bool:
+def looks_like_html(body: Body) -> bool:
     """Whether a proxy's page came instead of the API's answer."""
     return body.lstrip()[:1] == b"<"
 
 
-def read_error(body: bytes) -> ServerError:
+def read_error(body: Body) -> ServerError:
     """The error in `body`, whatever shape it has: the API's, `detail`, plain text, a proxy's page, nothing.
 
     Never raises; the message is printable and short.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from itertools import count
+from typing import Annotated, Any
 
 import msgspec
 import pybase64
 
-from batchgen.model import BadAnswer, ServerError
+from batchgen.model import BadAnswer, Body, ServerError
 from batchgen.protocol import (
     MALFORMED,
     Answer,
@@ -26,12 +27,14 @@ from batchgen.protocol import (
 )
 from batchgen.protocol.cut import MAX_VALUES, Parts, crowded, cut
 
+MAX_INDEX = 10_000
 MAX_LINKS = 16
 _MAX_LINK_CHARS = 8192
 _MAX_LINKING_BYTES = 256 << 10
 _FAILED = ("failed", "error")
 _MAX_REVISED_CHARS = 10_000
 _MAX_COUNTS = 32
+_Duration = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class _AnswerBody(msgspec.Struct):
@@ -43,10 +46,30 @@ class _AnswerBody(msgspec.Struct):
     usage: Any = None
 
 
+class _Timings(msgspec.Struct, gc=False):
+    inference: _Duration | None = None
+
+
+class _Cut(msgspec.Struct, gc=False):
+    """A picture as documented, its text cut out."""
+
+    b64_json: str
+    index: Annotated[int, msgspec.Meta(ge=0, lt=MAX_INDEX)] | None = None
+    timings: _Timings | None = None
+    revised_prompt: str | None = None
+
+
+class _Documented(msgspec.Struct, gc=False):
+    data: list[_Cut]
+    status: str | None = None
+    usage: Any = None
+
+
 _answer_body = msgspec.json.Decoder(_AnswerBody)
+_documented = msgspec.json.Decoder(_Documented)
 
 
-def decode_answer(body: bytes) -> Answer | ServerError:
+def decode_answer(body: Body) -> Answer | ServerError:
     """The pictures of a 200 answer, or the error that the API sometimes reports with status 200.
 
     Raises BadAnswer where there is neither.
@@ -66,15 +89,24 @@ def _read_parts(parts: Parts) -> Answer | None:
     if b"\\" in parts.rest:
         return None
     try:
-        answer = _answer_body.decode(parts.rest)
-        if answer.status in _FAILED or not _are_cut(answer.data, len(parts.texts)):
+        answer = _documented.decode(parts.rest)
+        if answer.status in _FAILED or not 0 < len(answer.data) == len(parts.texts):
             return None
-        return _answer(answer, [pybase64.b64decode(text, validate=True) for text in parts.texts])
+        if any(item.b64_json for item in answer.data):
+            return None
+        drawn = [_drawn_as_said(*both) for both in zip(answer.data, parts.texts, count())]
+        return _in_order(drawn, answer.usage)
     except MALFORMED:
         return None
 
 
-def _read_whole(body: bytes) -> Answer | ServerError:
+def _drawn_as_said(item: _Cut, text: memoryview, position: int) -> Drawn:
+    index = position if item.index is None else item.index
+    seconds = item.timings.inference if item.timings else None
+    return Drawn(pybase64.b64decode(text, validate=True), index, seconds, _revised(item.revised_prompt))
+
+
+def _read_whole(body: Body) -> Answer | ServerError:
     """The long road, for any answer: everything is read as JSON, and odd base64 is forgiven."""
     try:
         answer = _decode(body)
@@ -88,25 +120,17 @@ def _read_whole(body: bytes) -> Answer | ServerError:
         if answer.error or answer.detail:
             return error_in(msgspec.structs.asdict(answer)) or ServerError("an error without words", shaped=True)
         raise BadAnswer("the answer holds no picture")
-    return _answer(answer, [_bytes_of(item, position) for position, item in enumerate(answer.data)])
+    data = [_bytes_of(item, position) for position, item in enumerate(answer.data)]
+    return _in_order([_drawn(*both) for both in zip(answer.data, data, count())], answer.usage)
 
 
-def _decode(body: bytes) -> _AnswerBody:
+def _decode(body: Body) -> _AnswerBody:
     try:
         return _answer_body.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # The lenient reader: a byte order mark, a message in another encoding, or a timing that is NaN must not cost a
         # picture that was paid for.
         return msgspec.convert(json.loads(body.decode("utf-8-sig", "replace")), _AnswerBody)
-
-
-def _are_cut(items: Any, count: int) -> bool:
-    """Whether these are `count` pictures, each with an empty text."""
-    return (
-        isinstance(items, list)
-        and 0 < len(items) == count
-        and all(isinstance(item, dict) and item.get("b64_json") == "" for item in items)
-    )
 
 
 def _bytes_of(item: Any, position: int) -> bytes:
@@ -118,23 +142,28 @@ def _bytes_of(item: Any, position: int) -> bytes:
     raise BadAnswer(f"picture {position} of the answer has no b64_json text")
 
 
-def _answer(answer: _AnswerBody, data: list[bytes]) -> Answer:
-    """The pictures, `data` of each beside what its item says of it."""
-    pictures = [_drawn(item, position, data[position]) for position, item in enumerate(answer.data)]
-    if len({picture.index for picture in pictures}) < len(pictures):
-        pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
-    return Answer(tuple(sorted(pictures, key=lambda picture: picture.index)), _counts(answer.usage))
+def _in_order(pictures: list[Drawn], usage: Any) -> Answer:
+    """The pictures by their indices; by their places, where two say the same index."""
+    if len(pictures) > 1:
+        if len({picture.index for picture in pictures}) < len(pictures):
+            pictures = [msgspec.structs.replace(picture, index=i) for i, picture in enumerate(pictures)]
+        pictures.sort(key=lambda picture: picture.index)
+    return Answer(tuple(pictures), _counts(usage) if usage else None)
 
 
-def _drawn(item: dict[str, Any], position: int, data: bytes) -> Drawn:
-    index, timings, revised = item.get("index"), item.get("timings"), item.get("revised_prompt")
+def _drawn(item: dict[str, Any], data: bytes, position: int) -> Drawn:
+    index, timings = item.get("index"), item.get("timings")
     return Drawn(
         data,
-        index if type(index) is int and 0 <= index < 10_000 else position,
+        index if type(index) is int and 0 <= index < MAX_INDEX else position,
         sensible_number(timings.get("inference") if isinstance(timings, dict) else None),
-        # What the lenient reader lets through need not be Unicode, and the log is.
-        revised[:_MAX_REVISED_CHARS].encode("utf-8", "replace").decode() if isinstance(revised, str) else None,
+        _revised(item.get("revised_prompt")),
     )
+
+
+def _revised(prompt: Any) -> str | None:
+    # What the lenient reader lets through need not be Unicode, and the log is.
+    return prompt[:_MAX_REVISED_CHARS].encode("utf-8", "replace").decode() if isinstance(prompt, str) else None
 
 
 def _counts(usage: Any, depth: int = 0) -> dict[str, Any] | None:
@@ -150,7 +179,7 @@ def _counts(usage: Any, depth: int = 0) -> dict[str, Any] | None:
     return found or None
 
 
-def links(body: bytes) -> tuple[str, ...]:
+def links(body: Body) -> tuple[str, ...]:
     """Where the pictures of a 200 answer lie, if it holds none itself but says where all of them are; else nothing."""
     if len(body) > _MAX_LINKING_BYTES:
         return ()
@@ -173,7 +202,7 @@ def _is_link(url: str) -> bool:
     return 0 < len(url) <= _MAX_LINK_CHARS and url.isprintable() and url[:5].lower() != "data:"
 
 
-def filled(body: bytes, pictures: Sequence[bytes]) -> bytes:
+def filled(body: Body, pictures: Sequence[bytes]) -> bytes:
     """The answer with the pictures that its `links` lead to in their places."""
     value = json.loads(body.decode("utf-8-sig", "replace"))
     for item, picture in zip(value["data"], pictures, strict=True):

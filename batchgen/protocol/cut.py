@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from batchgen.model import Body
+
 MAX_VALUES = 100_000
 
 _OPENING = re.compile(rb'"b64_json"\s*:\s*"')
@@ -20,7 +22,7 @@ class Parts(NamedTuple):
     rest: bytes
 
 
-def cut(body: bytes) -> Parts:
+def cut(body: Body) -> Parts:
     """The parts of `body`, which need not be JSON: a cut lies within one text of it, or behind its first mistake."""
     view, at = memoryview(body), 0
     texts: list[memoryview] = []
@@ -34,7 +36,7 @@ def cut(body: bytes) -> Parts:
     return Parts(texts, b"".join([*kept, view[at:]]))
 
 
-def crowded(text: bytes) -> bool:
+def crowded(text: Body) -> bool:
     """Whether `text`, read as JSON, could hold over MAX_VALUES values: far more than any answer, and each of them
     costs up to a hundred times its two bytes."""
     # Every value stands behind one of these, or behind a key that does.

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pybase64
 
-from batchgen.model import BadAnswer, Post
+from batchgen.model import BadAnswer, Body, Post
 from batchgen.protocol import JSON, MALFORMED, Drawn, Model, decode_request, sensible_number
 from batchgen.protocol.answers import decode_answer
 
@@ -91,7 +91,7 @@ def encode_credits(balance_usd: float) -> bytes:
     )
 
 
-def decode_models(body: bytes) -> list[Model]:
+def decode_models(body: Body) -> list[Model]:
     """The list of models; what in it is no model is left out. Raises BadAnswer where there is no list."""
     models = _inside(body, "models")
     if not isinstance(models, list):
@@ -104,7 +104,7 @@ def decode_models(body: bytes) -> list[Model]:
     return found
 
 
-def decode_credits(body: bytes) -> float:
+def decode_credits(body: Body) -> float:
     """The balance in US dollars. Raises BadAnswer where there is none."""
     balance = _inside(body, "available_balance")
     try:
@@ -115,7 +115,7 @@ def decode_credits(body: bytes) -> float:
     raise BadAnswer("the answer holds no balance")
 
 
-def _inside(body: bytes, name: str) -> Any:
+def _inside(body: Body, name: str) -> Any:
     """`data.<name>` of an answer, or `<name>` where it is not wrapped."""
     try:
         value = msgspec.json.decode(body)

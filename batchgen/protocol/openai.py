@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pybase64
 
-from batchgen.model import BadAnswer, Post
+from batchgen.model import BadAnswer, Body, Post
 from batchgen.protocol import JSON, MALFORMED, Drawn, Model
 from batchgen.protocol.multipart import encode_form
 
@@ -113,7 +113,7 @@ def encode_models(names: Iterable[str]) -> bytes:
     return msgspec.json.encode({"object": "list", "data": listed})
 
 
-def decode_models(body: bytes) -> list[Model]:
+def decode_models(body: Body) -> list[Model]:
     """The list of models; what in it is no model is left out. Raises BadAnswer where there is no list.
 
     Servers add a `type` to the shape, or leave the wrapping away; both are read.

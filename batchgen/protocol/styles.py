@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from batchgen.model import Post
+from batchgen.model import Body, Post
 from batchgen.protocol import Model, nebula, openai
 from batchgen.protocol.answers import links
 
@@ -30,11 +30,11 @@ class Style:
     encode: Encode
     generate_path: str
     models_path: str
-    decode_models: Callable[[bytes], list[Model]]
+    decode_models: Callable[[Body], list[Model]]
     edit_path: Callable[[str], str] = lambda path: path
     credits_path: str | None = None
-    decode_credits: Callable[[bytes], float] | None = None
-    links: Callable[[bytes], tuple[str, ...]] = lambda body: ()
+    decode_credits: Callable[[Body], float] | None = None
+    links: Callable[[Body], tuple[str, ...]] = lambda body: ()
     keyless: bool = False
     stands_in: bool = False
 

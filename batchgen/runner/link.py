@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import batchgen
 from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
 from batchgen.client import Client, Endpoint
-from batchgen.inputs import encoder
-from batchgen.model import FileInput, Job, Post, Secret
+from batchgen.inputs import encoder, sends_files
+from batchgen.model import Job, Post, Secret
 from batchgen.pacing import Pace
 from batchgen.protocol.styles import Style
 from batchgen.runner.context import Run
@@ -59,11 +59,11 @@ def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> C
     encode = encoder(this.session.inputs, settings.api.encoder(settings.place.path))
 
     async def prepare(job: Job) -> Post:
-        if any(isinstance(value, FileInput) for value in job.request.values()):
+        if sends_files(job):
             return await asyncio.get_running_loop().run_in_executor(input_files, encode, job)
         return encode(job)
 
-    return Client(endpoint, prepare, this.clock, user_agent=f"batchgen/{batchgen.__version__}")
+    return Client(endpoint, prepare, user_agent=f"batchgen/{batchgen.__version__}")
 
 
 @asynccontextmanager

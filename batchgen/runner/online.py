@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 import batchgen
-from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Secret, UsageError
+from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Body, Secret, UsageError
 from batchgen.protocol import Model, read_error
 from batchgen.runner.session import Access, need_key
 from batchgen.text import printable
@@ -73,7 +73,7 @@ class _Way:
     headers: Mapping[str, str]
     notices: list[str]
 
-    async def get(self, path: str, decode: Callable[[bytes], _Found], what: str) -> _Found | None:
+    async def get(self, path: str, decode: Callable[[Body], _Found], what: str) -> _Found | None:
         from batchgen.client import ask as get
 
         try:

@@ -49,7 +49,7 @@ async def work(this: Run, plan: Plan) -> Pool:
         async with outside.link(this) as link:
             committer = Committer(
                 decode=decode_answer,
-                check=images.check,
+                check=images.decode if this.settings.check_pixels else images.check,
                 sink=LocalSink(this.folder.files, this.folder.own.tmp),
                 folder=this.folder,
                 clock=this.clock,

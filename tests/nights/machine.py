@@ -194,7 +194,7 @@ class NightWriter(Writer):
 
     def __init__(self, committer: Committer, loop: NightLoop) -> None:
         self._commit, self._loop, self._night = committer.commit, loop, loop
-        self._failed = None
+        self._failed, self._closed = None, False
         self._queue: list[tuple[Work, asyncio.Future[Result]]] = []
         self._busy = False
 
