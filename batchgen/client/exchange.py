@@ -18,6 +18,7 @@ _NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 async def exchange(origin: Origin, request: bytes, key: Secret, timeout_s: float) -> Reply:
+    """The answer to `request`, head and body. Raises AttemptFailed where no whole one came within `timeout_s`."""
     now = asyncio.get_running_loop().time
     began_s = now()
     try:
