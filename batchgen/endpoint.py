@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from batchgen.address import is_loopback
 from batchgen.model import Api, Secret
 from batchgen.protocol.styles import Style
 from batchgen.text import printable
@@ -175,15 +176,6 @@ def _wrong_variable(name: str, where: str) -> list[str]:
         fix = "if it is meant, put the key into a variable of another name"
         return [f"{where}: {shown} is another service's secret by its name, and is not sent; {fix}"]
     return []
-
-
-def is_loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _own_network(host: str) -> bool:

@@ -8,6 +8,7 @@ are still in their places. Files are the owner's alone.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -160,6 +161,9 @@ class PosixFiles:
         handle = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
             return file.read()
+
+    def sha256(self, path: str) -> str:
+        return hashlib.sha256(self.read(path)).hexdigest()
 
     def read_at(self, handle: int, offset: int, size_bytes: int) -> bytes:
         return os.pread(handle, size_bytes, offset)

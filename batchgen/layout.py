@@ -15,6 +15,7 @@ THUMBS = "thumbs"
 SUPERSEDED = "superseded"
 PRIVATE = ".batchgen"
 LOCK = f"{PRIVATE}/lock"
+ONE_AT_A_TIME = f"{PRIVATE}/one-at-a-time"
 QUARANTINE = f"{PRIVATE}/quarantine"
 FOREIGN_FINGERPRINT = "00000000"
 UNKNOWN_SHA256 = "0" * 64

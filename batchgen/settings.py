@@ -13,7 +13,8 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from batchgen import endpoint, manifest, shards
+from batchgen import address, endpoint, manifest, shards
+from batchgen.address import Address
 from batchgen.endpoint import Place
 from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
@@ -50,10 +51,14 @@ _OWN_FLAGS = (
 
 @dataclass(frozen=True)
 class Flags:
-    """What was said on the command line or by a calling program; None and empty are not said."""
+    """What was said on the command line or by a calling program; None and empty are not said.
+
+    `output` is the folder of log and state, where `store` does not say otherwise also that of the pictures.
+    """
 
     manifest: Path
     output: Path | None = None
+    store: str | None = None
     format: str | None = None
     api: str | None = None
     api_url: str | None = None
@@ -75,6 +80,7 @@ class Flags:
         manifest: str | os.PathLike[str],
         *,
         output: str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
         defaults: Sequence[str] | Mapping[str, Any] = (),
         prices: Sequence[str] | Mapping[str, float] = (),
         retry: Iterable[str] = (),
@@ -96,9 +102,14 @@ class Flags:
                 raise UsageError(f"{name} {said}: expected {' or '.join(choices)}")
         patterns = (only,) if isinstance(only, str) else tuple(only)
         seed = None if shuffle is None else str(shuffle)
+        store = str(output) if output is not None and address.is_store(str(output)) else None
+        if state is not None and store is None:
+            raise UsageError("--state goes with an object store: -o s3://BUCKET/PREFIX --state DIR")
+        folder = address.local_folder(output, state)
         return cls(
             manifest=Path(manifest),
-            output=None if output is None else Path(output),
+            output=None if folder is None else Path(folder),
+            store=store,
             limits=others,
             defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
             prices=[f"{k}={v}" for k, v in prices.items()] if isinstance(prices, Mapping) else prices,
@@ -131,6 +142,7 @@ class Settings:
     until: datetime | None = None
     embed: bool = True
     shared_account: bool = False
+    store: Address | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -205,6 +217,7 @@ def resolve(
         until=_until(flags.until, now, problems) if flags.until else None,
         shared_account=flags.shared_account,
         embed=_embed(flags, env, header, problems),
+        store=None if flags.store is None else address.resolve(flags.store, env, problems),
     )
     if problems:
         raise UsageError("\n".join(problems))

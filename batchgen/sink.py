@@ -6,7 +6,8 @@ Knows bytes and names; whether they are a picture, and whose, was decided before
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -15,10 +16,11 @@ from batchgen.world import Files, Staged
 
 @dataclass
 class LocalSink:
-    """Pictures in the output folder. One thread at a time."""
+    """Pictures in the output folder. One thread at a time; `at_once` final names are given beside each other."""
 
     files: Files
     tmp: str
+    at_once: int = 1
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
@@ -60,13 +62,42 @@ class LocalSink:
         for parent in sorted({_parent(name) for name in moves} - self._made):
             self.files.make_dir(parent)
             self._made.add(parent)
-        for name in list(moves):
-            self.files.rename(moves[name].path, name)
-            self._renamed_in.add(_parent(name))
-            del moves[name]
+        waiting = iter(list(moves))
+        if self.at_once < 2:
+            self._rename(waiting, moves)
+        else:
+            _beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves))
         for parent in sorted(self._renamed_in):
             self.files.sync_dir(parent)
             self._renamed_in.remove(parent)
+
+    def _rename(self, waiting: Iterator[str], moves: dict[str, Staged]) -> None:
+        for name in waiting:
+            self.files.rename(moves[name].path, name)
+            self._renamed_in.add(_parent(name))
+            del moves[name]
+
+
+def _beside_each_other(threads: int, act: Callable[[], None]) -> None:
+    """Let that many threads do the same; the first error is raised when all have ended.
+
+    Threads of a pool would be waited for when the program ends, however long a server takes.
+    """
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except BaseException as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=run, name="batchgen-sink", daemon=True) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def _parent(name: str) -> str:

@@ -76,6 +76,7 @@ class Summary(msgspec.Struct, frozen=True):
     failures: list[FailureGroup]
     left: dict[str, int] = {}
     notices: list[str] = []
+    store: str | None = None
     v: int = 1
 
 
@@ -228,4 +229,4 @@ def render(summary: Summary) -> Iterator[str]:
         yield f"  left over  {count} x {failure}"
     for notice in summary.notices:
         yield f"  note       {notice}"
-    yield f"  output     {summary.output}"
+    yield f"  output     {summary.output}" + (f", pictures in {summary.store}" if summary.store else "")

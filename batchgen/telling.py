@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from batchgen.address import local_folder
 from batchgen.model import Secret, UsageError
 
 PING = "BATCHGEN_PING"
@@ -33,6 +34,7 @@ class Telling:
         env: Mapping[str, str],
         *,
         output: str | os.PathLike[str] | None = None,
+        state: str | os.PathLike[str] | None = None,
         ping: str | None = None,
         metrics_file: str | os.PathLike[str] | None = None,
         stamp: str | os.PathLike[str] | None = None,
@@ -41,9 +43,10 @@ class Telling:
         url = (ping if ping is not None else env.get(PING, "")).strip()
         if ping == "":
             raise UsageError("--ping is empty; was a shell variable not set?")
+        folder = local_folder(output, state)
         return cls(
             Path(manifest),
-            None if output is None else Path(output),
+            None if folder is None else Path(folder),
             _ping(url) if url else None,
             None if metrics_file is None else Path(metrics_file),
             None if stamp is None else Path(stamp),

@@ -5,13 +5,14 @@ Declarations only. The real ones are `clock`, `client` and `files`; nothing belo
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from batchgen.model import Body, Entry, Job, Outcome, Post, Reply, ServerError
+from batchgen.model import Body, Entry, Job, Outcome, Post, Reply, ServerError, StorageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -101,6 +102,11 @@ class Files(Protocol):
         ...
 
     def read(self, path: str) -> bytes: ...
+
+    def sha256(self, path: str) -> str:
+        """The digest of a file's bytes, in hexadecimal."""
+        ...
+
     def read_at(self, handle: int, offset: int, size_bytes: int) -> bytes: ...
     def names(self, path: str) -> list[str]: ...
     def free_bytes(self) -> int: ...
@@ -178,3 +184,15 @@ class Shelf(Protocol):
 
 class SyncFailed(OSError):
     """Data could not be made durable and may have been dropped: another sync that succeeds would prove nothing."""
+
+
+class StoreFailed(StorageError, OSError):
+    """An object store did not do what it was asked to, and a person is needed."""
+
+    def __init__(self, message: str, code: int = errno.EIO) -> None:
+        super().__init__(message)
+        self.errno = code
+
+
+class StoreBusy(StoreFailed):
+    """An object store is out of reach, slow or overloaded: the same call may succeed later."""

@@ -27,7 +27,19 @@ from batchgen.metadata import Embedded
 from batchgen.model import BadAnswer, Body, Entry, Job, Outcome, Picture, Secret, ServerError, StorageError
 from batchgen.protocol import Answer, Drawn
 from batchgen.text import printable
-from batchgen.world import Clock, Delivery, Result, Shelf, Sink, Staged, SyncFailed, Verdict, Work
+from batchgen.world import (
+    Clock,
+    Delivery,
+    Result,
+    Shelf,
+    Sink,
+    Staged,
+    StoreBusy,
+    StoreFailed,
+    SyncFailed,
+    Verdict,
+    Work,
+)
 
 T = TypeVar("T")
 _Waiting = tuple[Work, "asyncio.Future[Result]"]
@@ -84,24 +96,36 @@ class Committer:
     key: Secret
     finish: Callable[[bytes, ImageFacts, Job], Embedded] = lambda data, facts, job: Embedded(data)
     on_full: Callable[[str], None] = lambda message: None
+    on_wait: Callable[[str], None] = lambda message: None
 
     def commit(self, group: Iterable[Work]) -> list[Result]:
         """What became of each piece of work, in order. Raises OSError or StorageError where nothing can be kept.
 
         Each piece is taken when the pictures of the one before it are written, so that one answer at a time is open.
         """
-        moves: dict[str, Staged] = {}
-        results = self._written(group, moves)
-        entries = [result for result in results if isinstance(result, Entry)]
+        results, entries, lines, moves = self._ready(group)
         if not entries:
             return results
-        lines = [joblog.encode(entry) for entry in entries]
-        self._persist(lambda: self._prepare(entries, lines))
         if moves:
             self._persist(lambda: self._publish(entries, moves))
         self._persist(lambda: self.folder.append_log(b"".join(lines)))
         self.folder.sync_log()
         return results
+
+    def salvage(self, group: Iterable[Work]) -> None:
+        """Keep what was paid for where final names or the log cannot be had any more: the next run adopts it."""
+        with contextlib.suppress(OSError, StorageError):
+            self._ready(group)
+
+    def _ready(self, group: Iterable[Work]) -> tuple[list[Result], list[Entry], list[bytes], dict[str, Staged]]:
+        """Bring a group so far that a crash loses nothing: pictures under temporary names, and what they are."""
+        moves: dict[str, Staged] = {}
+        results = self._written(group, moves)
+        entries = [result for result in results if isinstance(result, Entry)]
+        lines = [joblog.encode(entry) for entry in entries]
+        if entries:
+            self._persist(lambda: self._prepare(entries, lines))
+        return results, entries, lines, moves
 
     def _written(self, group: Iterable[Work], moves: dict[str, Staged]) -> list[Result]:
         """Entries whose pictures are durable under temporary names, which `moves` tells by the final ones."""
@@ -123,9 +147,12 @@ class Committer:
             except SyncFailed:
                 raise
             except OSError as error:
-                if error.errno not in _HOPEFUL or self.clock.monotonic() >= give_up_s:
+                hopeful = isinstance(error, StoreBusy) or error.errno in _HOPEFUL
+                if not hopeful or self.clock.monotonic() >= give_up_s:
                     raise
-                if error.errno in _FULL:
+                if isinstance(error, StoreBusy):
+                    self.on_wait(str(error))
+                elif error.errno in _FULL:
                     self.on_full(str(error))
                 self.pause(RETRY_S)
 
@@ -231,7 +258,7 @@ class Writer:
     """The thread: takes all that waits (up to a group), commits it, and frees the group's slots in one call."""
 
     def __init__(self, committer: Committer, loop: asyncio.AbstractEventLoop) -> None:
-        self._commit, self._loop = committer.commit, loop
+        self._commit, self._salvage, self._loop = committer.commit, committer.salvage, loop
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._failed: Exception | None = None
         self._closed = False
@@ -268,10 +295,13 @@ class Writer:
         """Commit a group, which is empty afterwards: nobody holds its answers any longer than they are needed."""
         results: list[Result] | None = None
         futures = [future for _, future in group]
+        group.reverse()
+        works = (group.pop()[0] for _ in futures)
         try:
             if self._failed is None:
-                group.reverse()
-                results = self._commit(group.pop()[0] for _ in futures)
+                results = self._commit(works)
+            elif isinstance(self._failed, StoreFailed):
+                self._salvage(works)
         except Exception as error:  # the thread must outlive whatever happens, or its jobs would wait for ever
             self._failed = error if isinstance(error, StorageError) else StorageError(f"cannot save: {error}")
             self._failed.__cause__ = error

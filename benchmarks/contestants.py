@@ -100,7 +100,7 @@ def threads(task: Task) -> None:
     """requests, a session and a pool of threads."""
     import threading
 
-    import requests  # type: ignore[import-untyped]
+    import requests
 
     local = threading.local()
 

@@ -2,7 +2,8 @@
 
     python tests/crashing.py N ARGUMENT...
 
-N counts the changing operations below the output folder from 1; with 0 nothing happens and their number is printed. A
+N counts the changing operations below the output folder from 1; with 0 nothing happens and their number is printed.
+`remove:2` is the second one of this name. A
 write that is the chosen one is done by half. What an attacker of the promises would do by hand, exactly repeatable.
 """
 
@@ -25,15 +26,18 @@ class CrashingFiles(PosixFiles):
     """File operations of which one is the last."""
 
     crash_at = 0
+    only = ""
     count = 0
 
-    def step(self) -> bool:
+    def step(self, name: str) -> bool:
         """Count an operation; True where it is the last."""
+        if CrashingFiles.only not in ("", name):
+            return False
         CrashingFiles.count += 1
         return CrashingFiles.count == CrashingFiles.crash_at
 
     def write(self, handle: int, data: bytes) -> None:
-        if self.step():
+        if self.step("write"):
             os.write(handle, data[: len(data) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
         super().write(handle, data)
@@ -41,7 +45,7 @@ class CrashingFiles(PosixFiles):
 
 def _deadly(name: str) -> Callable[..., Any]:
     def operation(self: CrashingFiles, *arguments: Any) -> Any:
-        if self.step():
+        if self.step(name):
             os.kill(os.getpid(), signal.SIGKILL)
         return getattr(PosixFiles, name)(self, *arguments)
 
@@ -54,7 +58,8 @@ for _name in CHANGING:
 
 def main() -> int:
     """Run the command; the first argument is the operation at which to die."""
-    CrashingFiles.crash_at = int(sys.argv[1])
+    CrashingFiles.only, _, number = sys.argv[1].rpartition(":")
+    CrashingFiles.crash_at = int(number)
     setattr(outside, "PosixFiles", CrashingFiles)  # noqa: B010 - the name is another module's
     if cap := os.environ.get("TEST_LIFETIME_DOUBTS"):
         failures.LIFETIME_DOUBTS = int(cap)

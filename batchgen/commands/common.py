@@ -22,7 +22,7 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
 )
 _RUN_ONLY = ("check", "embed", "give_up_after_s", "max_runtime_s", "until", "on_quota", "shared_account")
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle", "shard")
-_SHARED = ("output", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
+_SHARED = ("output", "state", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 
 
 def manifest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +37,15 @@ def manifest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
+        metavar="DIR|URL",
+        help="output folder (default: outputs/<manifest name> in the nearest folder above the manifest with outputs/);"
+        " or where in an object store the pictures go: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX",
+    )
+    parser.add_argument(
+        "--state",
         type=Path,
         metavar="DIR",
-        help="output folder (default: outputs/<manifest name> in the nearest folder above the manifest with outputs/)",
+        help="with an object store: the folder for log and state (default: as for -o)",
     )
     api_arguments(parser)
     parser.add_argument(

@@ -15,6 +15,7 @@ nothing when nothing is left to do. Every flag beats the environment, the enviro
   batchgen run jobs/animals.csv --max-cost 5 --price black-forest-labs/FLUX.1-schnell=0.003 --until 06:30
   batchgen run prompts.txt -D model=black-forest-labs/FLUX.1-schnell --limit 5
   generate-prompts | batchgen run - --format jsonl -o outputs/tonight
+  batchgen run jobs/animals.csv -o s3://my-bucket/animals
 
 {EXIT_CODES}"""
 
@@ -59,7 +60,7 @@ def act(arguments: argparse.Namespace) -> int:
     from batchgen.telling import Telling
 
     voice = Voice(arguments.quiet, arguments.verbose)
-    names = ("output", "ping", "metrics_file", "stamp")
+    names = ("output", "state", "ping", "metrics_file", "stamp")
     telling = Telling.of(arguments.manifest, os.environ, **{name: getattr(arguments, name) for name in names})
     with listening(telling, voice) as listeners:
         found = asyncio.run(conduct.run(common.session(arguments), voice, hear=listeners.hear))

@@ -4,7 +4,7 @@ Knows in which order things become durable. Knows nothing of requests, retries o
 """
 
 from batchgen.folder.live import Live, Pause
-from batchgen.folder.lock import locked, only_one
+from batchgen.folder.lock import alone, locked, only_one
 from batchgen.folder.records import Records, State, known_books, read_state
 from batchgen.folder.spending import Spending
 from batchgen.folder.writable import Folder
@@ -16,6 +16,7 @@ __all__ = [
     "Records",
     "Spending",
     "State",
+    "alone",
     "known_books",
     "locked",
     "only_one",

@@ -13,7 +13,7 @@ import msgspec
 
 from batchgen.folder.records import State
 from batchgen.joblog import BAD_LINE
-from batchgen.layout import LOCK, PRIVATE, Books, books_among
+from batchgen.layout import LOCK, ONE_AT_A_TIME, PRIVATE, Books, books_among
 from batchgen.model import FolderBusy, Shard, UsageError
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
@@ -33,6 +33,17 @@ def locked(root: Path, shard: Shard | None = None) -> Iterator[None]:
                 raise FolderBusy(f"{root}: {_holders(root, own)} at work on shard {shard}; nothing was touched")
             _refuse_other_numbers(root, shard)
         yield
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Wait until no other shard of the folder does what only one may do at a time."""
+    handle = os.open(root / ONE_AT_A_TIME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -147,13 +147,10 @@ class Folder(Records):
             if (
                 place not in taken
                 and self.files.size_of(place) == picture.size_bytes
-                and self._digest(place) == picture.sha256
+                and self.files.sha256(place) == picture.sha256
             ):
                 return place
         return None
-
-    def _digest(self, path: str) -> str:
-        return hashlib.sha256(self.files.read(path)).hexdigest()
 
     def append_attempts(self, data: bytes) -> None:
         self._attempts.append(data)
@@ -183,7 +180,7 @@ class Folder(Records):
             if size == -1:
                 raise StorageError(f"{file} is not a regular file; move it away and run again")
             if size is not None:
-                self._move(file, superseded(file, FOREIGN_FINGERPRINT, self._digest(file)))
+                self._move(file, superseded(file, FOREIGN_FINGERPRINT, self.files.sha256(file)))
 
     def set_aside(self, file: str, name: str) -> str:
         """Move a file to `name` in `superseded/`, or to a copy's name where that is taken; the name it got."""

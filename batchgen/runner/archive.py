@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,6 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from batchgen import joblog
+from batchgen.address import is_store
 from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, known_books, locked, read_state
 from batchgen.joblog import Note, PaceNote
@@ -20,7 +23,9 @@ from batchgen.layout import PRIVATE, Books, books_among, superseded
 from batchgen.model import Entry, Picture, Shard, UsageError
 from batchgen.runner import process
 from batchgen.runner.session import Session, default_output, open_session
+from batchgen.runner.storage import OutputFiles, files_of
 from batchgen.settings import Flags
+from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
 from batchgen.world import Files
 
@@ -36,7 +41,7 @@ class Archive:
     """
 
     root: Path
-    files: PosixFiles
+    files: OutputFiles
     records: Records
     states: tuple[tuple[Books, State], ...]
     swept: int = 0
@@ -57,6 +62,11 @@ class Archive:
         return found if found and found.is_file() else None
 
     @property
+    def store(self) -> str | None:
+        """The address of the store that holds the pictures; None where they are files of the folder."""
+        return self.files.place if isinstance(self.files, StoreFiles) else None
+
+    @property
     def at_work(self) -> bool:
         """Whether a process that a state names is alive, as far as this machine can tell."""
         states = [state for _, state in self.states if state.pid]
@@ -68,6 +78,12 @@ class Archive:
         if state:
             flags = replace(flags, api=state.api or None, defaults=state.defaults, format=state.format or None)
         return open_session(flags, env)
+
+    def told(self, manifest: Path) -> str:
+        """What `batchgen run` needs to be told to go on here: the manifest, and where else than usual things are."""
+        folder = "" if self.root.resolve() == default_output(manifest).resolve() else str(self.root)
+        said = [("-o", self.store or folder), ("--state", folder if self.store else "")]
+        return shlex.join([str(manifest), *(word for flag, value in said if value for word in (flag, value))])
 
     def entries(self) -> Iterator[Entry]:
         """The last entry of each job, in the order in which the jobs first ended."""
@@ -157,9 +173,9 @@ def recent_at(root: Path) -> Iterator[list[Recent]]:
 
 
 @contextmanager
-def records_at(root: Path, shard: Shard | None = None) -> Iterator[Records | None]:
-    """The folder as it is now, or as a shard of it sees it; None where there is none."""
-    with _reading(root, shard) as found:
+def records_at(root: Path, shard: Shard | None = None, env: Mapping[str, str] = os.environ) -> Iterator[Records | None]:
+    """The folder as it is now, or as a shard of it sees it; None where there is none. Pictures may be in a store."""
+    with _reading(root, shard, env) as found:
         yield found[1] if found else None
 
 
@@ -209,7 +225,8 @@ def _states(records: Records) -> tuple[tuple[Books, State], ...]:
 
 def _there(path: Path) -> Path:
     if not path.exists():
-        raise UsageError(f"{path}: there is no such folder or manifest")
+        where = "; name the local folder of log and state, or the manifest" if is_store(str(path)) else ""
+        raise UsageError(f"{path}: there is no such folder or manifest{where}")
     return root_of(path)
 
 
@@ -218,19 +235,21 @@ def _untouched(root: Path) -> UsageError:
 
 
 @contextmanager
-def _files(root: Path) -> Iterator[PosixFiles]:
-    files = PosixFiles(root)
+def _files(root: Path, env: Mapping[str, str] = os.environ) -> Iterator[OutputFiles]:
+    local = PosixFiles(root)
     try:
-        yield files
+        yield files_of(local, env)
     finally:
-        files.close_root()
+        local.close_root()
 
 
 @contextmanager
-def _reading(root: Path, shard: Shard | None = None) -> Iterator[tuple[PosixFiles, Records] | None]:
+def _reading(
+    root: Path, shard: Shard | None = None, env: Mapping[str, str] = os.environ
+) -> Iterator[tuple[OutputFiles, Records] | None]:
     if not (root / PRIVATE).is_dir():
         yield None
         return
-    with _files(root) as files, closing(Records(files, shard)) as records:
+    with _files(root, env) as files, closing(Records(files, shard)) as records:
         records.load()
         yield files, records

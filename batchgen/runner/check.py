@@ -25,6 +25,7 @@ from batchgen.plan import Mark, Plan, check_plan, headline
 from batchgen.runner.archive import records_at
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
+from batchgen.runner.storage import check_store, try_store
 from batchgen.settings import Settings
 from batchgen.text import counted, duration, printable, size
 
@@ -69,6 +70,8 @@ class Check(msgspec.Struct, frozen=True):
     jobs: list[Difference] | None = None
     gone: list[str] | None = None
     counted: int = 0
+    store: str | None = None
+    store_probed: bool = False
     exit_code: int = 0
     v: int = 1
 
@@ -109,13 +112,16 @@ def check(
     Raises ManifestError with all problems.
     """
     settings = session.settings
-    with records_at(settings.output, settings.shard) as records:
+    with records_at(settings.output, settings.shard, session.env) as records:
         if records:
+            check_store(settings, records.files)
             check_folder(session, records)
         watcher = _Watcher(records, settings.style, [] if diff else None)
         standing = records.standing if records else lambda job: Standing.PENDING
         new = records is None or not records.fold.jobs
         plan = plan_of(session, standing, watcher, count=new and not diff)
+        if ask and settings.store:
+            try_store(settings.store, new=records is None)
         offer = ask() if ask else None
         facts = _facts(session, records, plan, offer or Offer())
         found = estimate(plan, settings.limits, facts)
@@ -141,6 +147,8 @@ def check(
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
+            store=str(settings.store) if settings.store else None,
+            store_probed=bool(ask and settings.store),
             exit_code=_exit_code(plan, refusal) if by_exit_code else ExitCode.OK,
         )
 
@@ -168,7 +176,7 @@ def _facts(session: Session, records: Records | None, plan: Plan, offer: Offer) 
         requests=spent.requests + (len(lives.ended()) if lives else 0),
         sent_today=_sent_today(session, records),
         balance_usd=offer.balance_usd,
-        free_bytes=_free_bytes(settings.output),
+        free_bytes=None if settings.store else _free_bytes(settings.output),
         runtime_s=_runtime_s(settings, SystemClock().utc()),
     )
 
@@ -230,6 +238,9 @@ def render(found: Check) -> Iterator[str]:
         yield f"  to do      {each.requests} x {printable(model, 100)}, {_answer(each)}"
     if found.counted:
         yield f"  counted    {found.counted:,} of them were not built; a run checks each before it sends anything"
+    if found.store:
+        tried = "put, head, get and delete work" if found.store_probed else "--online tries to put and delete there"
+        yield f"  store      {found.store} ({tried})"
     if found.changed_by:
         yield f"  changed    {', '.join(summed(found.changed_by))}"
     for warning in found.warnings:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +25,9 @@ from batchgen.runner.session import Session, check_folder, need_key, plan_of
 from batchgen.runner.verdict import summarize
 from batchgen.summary import Summary
 from batchgen.text import counted
+
+if TYPE_CHECKING:
+    from batchgen.stores import Store
 
 ROOM_BYTES = 64 << 20
 
@@ -67,18 +71,43 @@ async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[
         _check_begin(session, plan)
     try:
         shard = session.settings.shard
-        with outside.hold(root, shard) as files, contextlib.closing(Folder(files, shard)) as folder:
+        with contextlib.ExitStack() as open_:
+            local = open_.enter_context(outside.hold(root, shard))
+            store = outside.store(session, local)
+            folder = open_.enter_context(contextlib.closing(Folder(store.files if store else local, shard)))
             folder.load()
             this = _begin(session, folder, voice, outside)
             this.hear = hear
             with _remembered(this) as ended:
+                if store:
+                    _claim(this, store)
                 ended(verdict := await _conduct(this, None if folder.fold.jobs else plan))
                 return verdict
+    except StorageError:
+        raise
     except OSError as error:
         place = root / error.filename if isinstance(error.filename, str) else root
         in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
         fix = "; a folder is needed there: move the file away, or choose another folder with -o" if in_the_way else ""
         raise StorageError(f"{place}: {error.strerror or error}{fix}") from error
+
+
+def _claim(this: Run, store: Store) -> None:
+    """Make sure that pictures can be kept before any is paid for, and that they are found again."""
+    from batchgen.runner.copies import Copies
+    from batchgen.stores import Mark
+
+    number = int(this.outside.randomness.random() * (1 << 48))
+    mark = Mark(
+        id=f"{this.run}-{number:012x}",
+        store=str(store.address),
+        host=this.state.host,
+        folder=str(this.settings.output.absolute()),
+        manifest=this.settings.manifest.name,
+    )
+    store.claim(mark)
+    own = this.folder.own
+    this.store, this.copies = store, Copies(store, this.clock, own.log, own.summary)
 
 
 @contextlib.contextmanager
@@ -140,8 +169,9 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
         this.notices += this.session.notices[before:]
     check_plan(plan, this.settings.selection)
     this.notices += this.session.source.notices
+    place = "store" if this.store else "folder"
     if missing := plan.standings[Standing.MISSING]:
-        this.notices.append(f"{missing} finished pictures are gone from the folder and are made again")
+        this.notices.append(f"{missing} finished pictures are gone from the {place} and are made again")
     if not plan.total:
         say(f"{this.settings.manifest}: the manifest holds no jobs")
     said = list(render(plan, this.settings.prices_usd))
@@ -163,6 +193,9 @@ async def _conduct(this: Run, plan: Plan | None) -> Summary:
         this.folder.write_whole(
             this.folder.own.summary, msgspec.json.format(msgspec.json.encode(verdict), indent=2) + b"\n"
         )
+    aborted = verdict.exit_code is ExitCode.STORAGE or (pool and pool.in_flight)
+    if this.copies and not aborted and (failure := this.copies.finish()):
+        this.voice.say(f"note: the copies of log and summary are not up to date: {failure}")
     return verdict
 
 

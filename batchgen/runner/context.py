@@ -14,7 +14,9 @@ from batchgen.summary import Summary, Tally
 from batchgen.world import Clock
 
 if TYPE_CHECKING:
+    from batchgen.runner.copies import Copies
     from batchgen.runner.outside import Outside
+    from batchgen.stores import Store
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Run:
     began_s: float
     tally: Tally = field(default_factory=Tally)
     new_jobs: int = 0
+    store: Store | None = None
+    copies: Copies | None = None
     notices: list[str] = field(default_factory=list)
     hear: Callable[[Summary], None] | None = None
 

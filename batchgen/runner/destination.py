@@ -26,6 +26,8 @@ from batchgen.folder import only_one
 from batchgen.layout import IMAGES, PRIVATE, QUARANTINE, SUPERSEDED, Books
 from batchgen.model import UsageError
 from batchgen.runner.pictures import sha256_of
+from batchgen.runner.storage import OutputFiles
+from batchgen.stores import StoreFiles
 
 _OWN = ".batchgen-export"
 _LEDGER = f"{_OWN}/files.jsonl"
@@ -137,14 +139,16 @@ class Destination:
         self._publish(temporary, self._as_made(temporary, file, recipe, out.sha256.hexdigest()), "written")
         return True
 
-    def link(self, file: str, recipe: str, source: tuple[PosixFiles, str], sha256: str) -> bool:
+    def link(self, file: str, recipe: str, source: tuple[OutputFiles, str], sha256: str) -> bool:
         """Give a file of the output folder a second name here; False where the file systems cannot do that.
 
         Raises InTheWayError.
         """
-        temporary = self._temporary()
+        temporary, (files, path) = self._temporary(), source
+        if isinstance(files, StoreFiles):
+            return False
         try:
-            source[0].link(source[1], self.files, temporary)
+            files.link(path, self.files, temporary)
         except OSError as error:
             if error.errno in _NO_LINK:
                 return False

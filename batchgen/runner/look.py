@@ -44,6 +44,7 @@ class Status(live.Now, frozen=True, kw_only=True):
     exposure_usd: float
     running: bool = False
     manifest_error: str | None = None
+    store: str | None = None
     v: int = 1
 
     def at(self, now: live.Now) -> Status:
@@ -99,6 +100,7 @@ def counts_of(archive: Archive, manifest: Path | None, plan: Plan | None) -> Sta
         requests=fold.requests + len(lives.ended()),
         cost_usd=round(fold.spent_usd, 6),
         exposure_usd=round(fold.exposure_usd + lives.exposure_usd(), 6),
+        store=archive.store,
     )
 
 
@@ -106,6 +108,8 @@ def render(found: Status, utc: datetime) -> Iterator[str]:
     """The status for people, a line at a time."""
     of = f" of {found.total}" if found.total is not None else ""
     yield f"{found.output}: {found.done}{of} jobs done"
+    if found.store:
+        yield f"  pictures   {found.store}"
     for name, count in (("failed", found.failed), ("uncertain", found.uncertain), ("pending", found.pending)):
         if count:
             yield f"  {name:<10} {count}"

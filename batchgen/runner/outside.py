@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
-from batchgen.folder import locked
+from batchgen.folder import alone, locked
 from batchgen.layout import PRIVATE
 from batchgen.model import Secret, Shard
 from batchgen.world import Account, Clock, Files, Randomness, Transport
@@ -25,7 +26,8 @@ from batchgen.world import Account, Clock, Files, Randomness, Transport
 if TYPE_CHECKING:
     from batchgen.runner.context import Run
     from batchgen.runner.online import Offer
-    from batchgen.runner.session import Access
+    from batchgen.runner.session import Access, Session
+    from batchgen.stores import Store
     from batchgen.writer import Committer, Writer
 
 
@@ -43,8 +45,9 @@ class Outside:
     """All that a run touches outside of itself.
 
     `begun` answers whether a run has been in an output folder; `hold` locks the folder, or a shard's part of it, or
-    raises FolderBusy, and gives its files. `link` opens the way to the server. `writer` starts what commits answers;
-    `pause` is how that waits for a full disk. `ask` asks the API for what costs nothing.
+    raises FolderBusy, and gives its files; `store` opens what keeps the pictures where the folder does not. `link`
+    opens the way to the server. `writer` starts what commits answers; `pause` is how that waits for a full disk.
+    `ask` asks the API for what costs nothing.
     """
 
     clock: Clock
@@ -55,11 +58,12 @@ class Outside:
     writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
     pause: Callable[[float], None]
     ask: Callable[[Access], Awaitable[Offer]]
+    store: Callable[[Session, Files], Store | None] = lambda session, local: None
 
 
 def real() -> Outside:
     """This machine and the network."""
-    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep, _ask)
+    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep, _ask, _store)
 
 
 def _begun(root: Path) -> bool:
@@ -74,6 +78,12 @@ def _hold(root: Path, shard: Shard | None) -> Iterator[Files]:
             yield files
         finally:
             files.close_root()
+
+
+def _store(session: Session, local: Files) -> Store | None:
+    from batchgen.runner.storage import store_of
+
+    return store_of(session.settings, local, partial(alone, session.settings.output.absolute()))
 
 
 def _link(this: Run) -> AbstractAsyncContextManager[Link]:

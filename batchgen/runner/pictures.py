@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from batchgen import images
-from batchgen.files import PosixFiles
 from batchgen.joblog import SeenPicture
 from batchgen.model import BadAnswer, Picture
+from batchgen.runner.storage import OutputFiles
+from batchgen.stores import StoreFiles
 from batchgen.verify import Kind
+from batchgen.world import StoreFailed
 
 # sha256 and reading run without the interpreter's lock; more threads than this only wait for the disk.
 THREADS = min(8, (os.cpu_count() or 1) + 2)
@@ -37,26 +39,27 @@ class Sight:
     sha256: str | None = None
 
 
-def look(files: PosixFiles, picture: Picture | SeenPicture, *, quick: bool = False) -> Sight:
+def look(files: OutputFiles, picture: Picture | SeenPicture, *, quick: bool = False) -> Sight:
     """The file of a picture beside the log; `quick` compares its size only."""
     try:
-        found = files.stat(picture.file)
-        if found is None:
+        size = _size(files, picture.file)
+        if size is None:
             return Sight(Kind.MISSING, "is not there")
-        if not stat.S_ISREG(found.st_mode):
+        if size < 0:
             return Sight(Kind.CHANGED, "is not a regular file")
-        size = found.st_size
         if size == picture.size_bytes and quick:
             return Sight()
         digest = sha256_of(files, picture.file)
         if digest == picture.sha256:
             return Sight(sha256=digest)
         return _other(files, picture.file, digest, f"{size} bytes of {picture.size_bytes}")
+    except StoreFailed:
+        raise  # not this picture's fault
     except OSError as error:
         return unreadable(error)
 
 
-def load(files: PosixFiles, picture: Picture) -> tuple[Sight, bytes]:
+def load(files: OutputFiles, picture: Picture) -> tuple[Sight, bytes]:
     """As `look`, with the bytes of a picture that is what the log says."""
     try:
         data = files.read(picture.file)
@@ -67,14 +70,16 @@ def load(files: PosixFiles, picture: Picture) -> tuple[Sight, bytes]:
     return look(files, picture), b""
 
 
-def look_named(files: PosixFiles, file: str, sha8: str) -> Sight:
+def look_named(files: OutputFiles, file: str, sha8: str) -> Sight:
     """A file whose name promises the first digits of its sha256."""
     try:
-        if (found := files.stat(file)) and not stat.S_ISREG(found.st_mode):
+        if (_size(files, file) or 0) < 0:
             return Sight(Kind.CHANGED, "is not a regular file")
         digest = sha256_of(files, file)
         whole = digest.startswith(sha8)
         return Sight(sha256=digest) if whole else _other(files, file, digest, "not what its name says")
+    except StoreFailed:
+        raise  # not this picture's fault
     except OSError as error:
         return unreadable(error)
 
@@ -84,7 +89,7 @@ def unreadable(error: OSError) -> Sight:
     return Sight(Kind.UNREADABLE, f"cannot be read: {words}")
 
 
-def _other(files: PosixFiles, file: str, digest: str, words: str) -> Sight:
+def _other(files: OutputFiles, file: str, digest: str, words: str) -> Sight:
     """A file that is not the one that was saved: another picture, or none."""
     if (files.size_of(file) or 0) <= _CHECKED_BYTES:
         try:
@@ -94,7 +99,7 @@ def _other(files: PosixFiles, file: str, digest: str, words: str) -> Sight:
     return Sight(Kind.CHANGED, f"is a file with other content ({words})", digest)
 
 
-def sha256_of(files: PosixFiles, file: str) -> str:
+def sha256_of(files: OutputFiles, file: str) -> str:
     """The digest of a file of any size. Raises OSError."""
     digest, offset = hashlib.sha256(), 0
     handle = files.open(file)
@@ -107,8 +112,31 @@ def sha256_of(files: PosixFiles, file: str) -> str:
     return digest.hexdigest()
 
 
-def walk(root: Path, folder: str) -> Iterator[str]:
+def _size(files: OutputFiles, file: str) -> int | None:
+    """In bytes; -1 for what is no regular file, None for nothing. Raises OSError for a path that leads out."""
+    if isinstance(files, StoreFiles):
+        return files.size_of(file)
+    found = files.stat(file)
+    return None if found is None else found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
+def changed_s(files: OutputFiles, file: str) -> float | None:
+    """When a file was last changed, in seconds since the epoch; None where there is none."""
+    if isinstance(files, StoreFiles):
+        return files.objects.changed_s(file)
+    found = files.stat(file)
+    return max(found.st_mtime, found.st_ctime) if found else None
+
+
+def walk(files: OutputFiles, root: Path, folder: str) -> Iterator[str]:
     """The files below a folder, as paths relative to `root`; links are files, and followed nowhere."""
+    if isinstance(files, StoreFiles):
+        yield from (name for name, _ in files.objects.below(folder))
+    else:
+        yield from _walk(root, folder)
+
+
+def _walk(root: Path, folder: str) -> Iterator[str]:
     waiting = [folder] if (root / folder).is_dir() and not (root / folder).is_symlink() else []
     while waiting:
         at = waiting.pop()

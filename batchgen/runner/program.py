@@ -35,8 +35,8 @@ async def run_async(
     What went wrong with jobs is in the Summary and its `exit_code`. Raises BatchgenError where nothing could be begun.
     """
     key_file = None if api_key_file is None else Path(api_key_file)
-    output, voice = settings.get("output"), Voice(quiet, verbose)
-    telling = Telling.of(manifest, os.environ, output=output, ping=ping, metrics_file=metrics_file, stamp=stamp)
+    voice, places = Voice(quiet, verbose), {name: settings.get(name) for name in ("output", "state")}
+    telling = Telling.of(manifest, os.environ, **places, ping=ping, metrics_file=metrics_file, stamp=stamp)
     with listening(telling, voice) as listeners:
         session = open_session(Flags.of(manifest, **settings), os.environ, key_file)
         found = await conduct.run(session, voice, hear=listeners.hear)

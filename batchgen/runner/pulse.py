@@ -44,6 +44,8 @@ class Pulse:
     async def _heart(self, tick: Callable[[], None]) -> None:
         while not self._ended.is_set():
             tick()
+            if self._this.copies:
+                self._this.copies.tick()
             self._changed.clear()
             this = self._this
             so_far = summarize(this, self._plan, self._pool) if this.hear else None

@@ -10,7 +10,8 @@ import re
 import shlex
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import msgspec
 
 from batchgen import __version__, joblog
 from batchgen.clock import SystemClock
-from batchgen.layout import REPORT
+from batchgen.layout import REPORT, THUMBS
 from batchgen.manifest import format_of
 from batchgen.model import BatchgenError, Entry, Job, Picture, Standing, StorageError
 from batchgen.plan import Mark
@@ -29,12 +30,15 @@ from batchgen.runner.archive import Archive, Recent, open_archive
 from batchgen.runner.live import RunState
 from batchgen.runner.look import Status, counts_of, plan_now
 from batchgen.runner.session import default_output
+from batchgen.runner.storage import OutputFiles
 from batchgen.runner.thumbs import Thumbs, Wanted, open_thumbs, side_by_side, sweep_drafts, write_new
 from batchgen.sources import open_manifest
+from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
-from batchgen.world import Clock, Files
+from batchgen.world import Clock, Files, StoreFailed
 
 TELL_EVERY_S = 10.0
+_UPLOADS = 8
 _DRAFT = re.compile(r"\.report\.html\.([0-9]{1,10})\.part")
 _AXIS_VALUES = 10_000
 
@@ -50,6 +54,7 @@ class Reported(msgspec.Struct, frozen=True):
     thumbs_removed: int
     problems: int
     elapsed_s: float
+    copy: str | None = None
     v: int = 1
 
 
@@ -63,6 +68,8 @@ def report(path: Path, env: Mapping[str, str], tell: Callable[[str], None], cloc
     with open_archive(path) as archive:
         try:
             return _report(archive, path if path.is_file() else archive.manifest, env, tell, clock)
+        except StorageError:
+            raise
         except OSError as error:
             place = archive.root / error.filename if isinstance(error.filename, str) else archive.root
             raise StorageError(f"{place}: {error.strerror or error}; the report needs to write there") from error
@@ -85,6 +92,8 @@ def _report(
             told_s = clock.monotonic()
             tell(f"{pictures:,} pictures looked at, {thumbs.made:,} thumbnails made")
     size = _write(files, render(page))
+    if archive.store:
+        _mirror(archive.files, thumbs.used)
     return Reported(
         page=str(archive.root / REPORT),
         size_bytes=size,
@@ -94,7 +103,17 @@ def _report(
         thumbs_removed=thumbs.sweep(),
         problems=thumbs.problems,
         elapsed_s=round(clock.monotonic() - began_s, 3),
+        copy=f"{archive.store}/{REPORT}" if archive.store else None,
     )
+
+
+def _mirror(files: OutputFiles, used: Iterable[str]) -> None:
+    """The page also beside the pictures in a store, where its links lead to them; thumbnails that are there stay."""
+    assert isinstance(files, StoreFiles)
+    there = {name for name, _ in files.objects.below(THUMBS)}
+    with ThreadPoolExecutor(_UPLOADS, "batchgen-report") as pool:
+        list(pool.map(files.mirror, sorted({f"{THUMBS}/{name}" for name in used} - there)))
+    files.mirror(REPORT)
 
 
 def _count(archive: Archive) -> Numbers:
@@ -125,6 +144,8 @@ def _shown(archive: Archive, thumbs: Thumbs) -> Iterator[tuple[Entry, list[Thumb
 def _place(archive: Archive, entry: Entry, picture: Picture) -> str | None:
     try:
         return archive.place_of(entry, picture)
+    except StoreFailed:
+        raise
     except (OSError, ValueError):  # a path that can be no file's; what is wrong with it is told when it is read
         return None
 

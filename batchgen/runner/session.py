@@ -88,7 +88,8 @@ def open_session(
     `now` (UTC) is what a time of day such as `until` is counted from; the present moment where it is not given.
     """
     if flags.manifest == STANDARD_INPUT and flags.output is None:
-        raise UsageError("a manifest from standard input needs an output folder; name one with -o")
+        flag = "-o" if flags.store is None else "--state"
+        raise UsageError(f"a manifest from standard input needs an output folder; name one with {flag}")
     source = open_manifest(flags.manifest, flags.format)
     header = source.header()
     output = flags.output or default_output(flags.manifest)
@@ -156,7 +157,10 @@ def check_folder(session: Session, records: Records) -> None:
     """Raises UsageError where a run of this session must not touch the folder of these records."""
     settings, before = session.settings, read_state(records.files, records.own)
     if before and before.manifest != session.manifest_from_output and not settings.output_given:
-        raise UsageError(f"{settings.output} belongs to another manifest ({before.manifest}); choose a folder with -o")
+        flag = "--state" if settings.store else "-o"
+        raise UsageError(
+            f"{settings.output} belongs to another manifest ({before.manifest}); choose a folder with {flag}"
+        )
     _check_log(session, records, before)
     if settings.api.stands_in and records.fold.bought:
         raise UsageError(
@@ -176,7 +180,8 @@ def _check_log(session: Session, records: Records, before: State | None) -> None
     if known < had:
         raise UsageError(f"{session.settings.output}: the log knows {counted(known, 'job')} of {had}; {advice}")
     if not known and not records.beside and _has_files(records, IMAGES):
-        raise UsageError(f"{session.settings.output}: {IMAGES}/ holds files that no log tells of; {advice}")
+        place = session.settings.store or session.settings.output
+        raise UsageError(f"{place}: {IMAGES}/ holds files that no log tells of; {advice}")
 
 
 def _has_files(records: Records, folder: str) -> bool:

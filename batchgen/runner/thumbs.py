@@ -21,7 +21,7 @@ from batchgen import images
 from batchgen.layout import THUMBS
 from batchgen.model import BadAnswer, Picture
 from batchgen.report import Thumb
-from batchgen.world import Files
+from batchgen.world import Files, StoreFailed
 
 SIDE = 256
 MAX_PIXELS = 80_000_000
@@ -87,6 +87,8 @@ class Thumbs:
             if size > MAX_BYTES:
                 raise Unusable("too large for a thumbnail")
             return self.files.read(file)
+        except StoreFailed:
+            raise  # not this picture's fault
         except (OSError, ValueError) as error:
             raise Unusable(f"cannot be read ({getattr(error, 'strerror', error)})") from error
 

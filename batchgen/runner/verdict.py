@@ -28,6 +28,7 @@ def summarize(this: Run, plan: Plan, pool: Pool | None) -> Summary:
         run=this.run,
         manifest=str(this.settings.manifest),
         output=str(this.settings.output),
+        store=str(this.settings.store) if this.settings.store else None,
         exit_code=code,
         verdict=summary.verdict(code, counts, tally.done, [s.reason for s in stops if s.exit_code is code]),
         started_at=this.state.started_at,

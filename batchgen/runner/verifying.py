@@ -67,6 +67,8 @@ def verify(path: Path, env: Mapping[str, str], wish: Wish, meter: Meter) -> Veri
             stack.callback(meter.close)
             manifest = path if path.is_file() else archive.manifest
             return _Look(archive, folder, wish, meter, since_s).all(manifest, env)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
 
@@ -99,7 +101,7 @@ class _Look:
         self._pictures()
         self._strangers()
         self._superseded()
-        had, name = self.sums["jobs"], str(manifest) if manifest else "MANIFEST"
+        had, name = self.sums["jobs"], archive.told(manifest) if manifest else "MANIFEST"
         self.notices += next_steps(len(self.lost), len(self.passing - self.lost), had, name)
         return Verification(
             output=str(archive.root),
@@ -205,7 +207,7 @@ class _Look:
     # Files that the log does not tell of
 
     def _strangers(self) -> None:
-        for file in pictures.walk(self.archive.root, IMAGES):
+        for file in pictures.walk(self.archive.files, self.archive.root, IMAGES):
             job = job_of(file)
             if self._explained(file, job):
                 continue
@@ -234,8 +236,8 @@ class _Look:
         return None
 
     def _is_new(self, file: str) -> bool:
-        found = self.archive.files.stat(file)
-        return found is None or max(found.st_mtime, found.st_ctime) >= self.since_s
+        changed_s = pictures.changed_s(self.archive.files, file)
+        return changed_s is None or changed_s >= self.since_s
 
     def _is_prepared(self, job: str) -> bool:
         """Whether a picture of the job may just be getting its name, or will be adopted by the next run."""
@@ -266,7 +268,7 @@ class _Look:
             return look_named(files, file, sha8) if sha8 else Sight()
 
         damaged = []
-        for file, sight in ahead(work, pictures.walk(self.archive.root, SUPERSEDED)):
+        for file, sight in ahead(work, pictures.walk(self.archive.files, self.archive.root, SUPERSEDED)):
             self.sums["superseded"] += 1
             if sight.kind and not (self._is_new(file) and not self.folder):
                 damaged.append((file, sight.kind, sight))

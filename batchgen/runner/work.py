@@ -30,6 +30,7 @@ from batchgen.sink import LocalSink
 from batchgen.writer import Committer
 
 SECOND_SIGNAL_S = 2.0
+UPLOADS = 8
 _NOT_CLEAN = {ExitCode.INTERNAL, ExitCode.STORAGE}
 _SIGNALS = {
     signal.SIGHUP: ExitCode.SIGHUP,
@@ -50,7 +51,7 @@ async def work(this: Run, plan: Plan) -> Pool:
             committer = Committer(
                 decode=decode_answer,
                 check=images.decode if this.settings.check_pixels else images.check,
-                sink=LocalSink(this.folder.files, this.folder.own.tmp),
+                sink=LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1),
                 folder=this.folder,
                 clock=this.clock,
                 pause=outside.pause,
@@ -76,7 +77,10 @@ async def work(this: Run, plan: Plan) -> Pool:
             def on_full(message: str) -> None:
                 loop.call_soon_threadsafe(_storage_is_full, this, pool, message)
 
-            committer.on_full = on_full
+            def on_wait(message: str) -> None:
+                loop.call_soon_threadsafe(_store_is_busy, this, message)
+
+            committer.on_full, committer.on_wait = on_full, on_wait
             progress.in_flight = lambda: pool.in_flight
             try:
                 with _signals(this, pool, changed):
@@ -106,6 +110,12 @@ def _storage_is_full(this: Run, pool: Pool, message: str) -> None:
     if not pool.stops:
         this.warn(f"{message}: nothing more is sent, and for 10 minutes what was paid for is tried to be saved")
     pool.stop(ExitCode.STORAGE, message)
+
+
+def _store_is_busy(this: Run, message: str) -> None:
+    told = f"{message.partition(' [')[0]}: what was paid for is kept here, and tried to be uploaded for 10 minutes"
+    if told not in this.notices:
+        this.warn(told)
 
 
 def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callable[[Event], None]:

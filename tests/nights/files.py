@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,6 +136,9 @@ class NightFiles:
     def read(self, path: str) -> bytes:
         self._process.step("read", path)
         return bytes(self._node(path).data)
+
+    def sha256(self, path: str) -> str:
+        return hashlib.sha256(self.read(path)).hexdigest()
 
     def read_at(self, handle: int, offset: int, size_bytes: int) -> bytes:
         self._process.step("read_at", self._open[handle].path)

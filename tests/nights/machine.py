@@ -193,7 +193,7 @@ class NightWriter(Writer):
     """The real writer but for its thread: groups form while an earlier one is being written."""
 
     def __init__(self, committer: Committer, loop: NightLoop) -> None:
-        self._commit, self._loop, self._night = committer.commit, loop, loop
+        self._commit, self._salvage, self._loop, self._night = committer.commit, committer.salvage, loop, loop
         self._failed, self._closed = None, False
         self._queue: list[tuple[Work, asyncio.Future[Result]]] = []
         self._busy = False
