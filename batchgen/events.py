@@ -38,13 +38,14 @@ class Paced(msgspec.Struct, frozen=True):
     """The pace has changed, and why; `routine` changes need nobody's attention.
 
     `concurrency` is how many requests may be in flight from now on, `pause_s` for how long none may leave; None where
-    the change is not about them.
+    the change is not about them. An `outage` is a pause that lasts until the next change of `concurrency`.
     """
 
     message: str
     routine: bool = False
     concurrency: int | None = None
     pause_s: float | None = None
+    outage: bool = False
 
 
 Event = Tried | Finished | Left | Paced

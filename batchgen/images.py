@@ -89,7 +89,8 @@ def _png(data: bytes) -> tuple[int, int]:
         if end > len(data):
             raise IndexError
         if zlib.crc32(view[at + 4 : end - 4]) != _CRC.unpack_from(data, end - 4)[0]:
-            raise BadAnswer(f"the png picture is damaged (checksum of its {kind!r} part)")
+            name = printable(kind.decode("latin-1"), 40)
+            raise BadAnswer(f"the png picture is damaged (checksum of its {name} part)")
         if length or kind != b"IDAT":
             kinds.add(kind)
         at = end

@@ -35,9 +35,19 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Told here, by the command's own parser, what is left over is told with that command's flags."""
         found, left = super().parse_known_args(args, namespace)
-        if left:
+        if left and not self._taken_late(found, left):
             self.error(self._unknown(left))
-        return found, left
+        return found, []
+
+    def _taken_late(self, found: argparse.Namespace, left: Sequence[str]) -> bool:
+        """Whether the word left over was the last argument, which argparse takes for absent behind a flag."""
+        last = self._get_positional_actions()[-1:]
+        if len(left) != 1 or left[0].startswith("-") or not last or last[0].nargs != "?" or not callable(last[0].type):
+            return False
+        if getattr(found, last[0].dest) is not None:
+            return False
+        setattr(found, last[0].dest, last[0].type(left[0]))
+        return True
 
     def _unknown(self, left: Sequence[str]) -> str:
         from difflib import get_close_matches

@@ -212,7 +212,8 @@ def render(summary: Summary) -> Iterator[str]:
     counts = ", ".join(f"{n} {name}" for name, n in parts.items() if n or name == "done")
     yield f"  jobs       {summary.total}{selected}: {counts}{doubt}"
     rate = f", {summary.pictures_per_minute:.1f} pictures a minute" if summary.pictures_per_minute else ""
-    sent = counted(summary.requests, "request") + (f" ({summary.retries} retries)" if summary.retries else "")
+    repeated = "retry" if summary.retries == 1 else "retries"
+    sent = counted(summary.requests, "request") + (f" ({summary.retries} {repeated})" if summary.retries else "")
     yield f"  this run   {summary.made} made, {sent}, {duration(summary.wall_s)}{rate}"
     if times := summary.inference_s:
         yield f"  inference  p50 {times.p50:.2f} s, p95 {times.p95:.2f} s, max {times.max:.2f} s"

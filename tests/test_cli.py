@@ -420,9 +420,18 @@ def test_status_where_the_manifest_has_mistakes(place: Place, capsys: pytest.Cap
 
 def test_status_where_nothing_was_done(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first run there is no status, and the message says how to begin."""
-    assert main(["status", str(place.jobs("a"))]) == 2
-    assert "no run has been here yet" in capsys.readouterr().err
+    manifest = place.jobs("a")
+    assert main(["status", str(manifest)]) == 2
+    assert f"no run has been here yet; start one with: batchgen run {manifest}\n" in capsys.readouterr().err
     assert not (place.root / "outputs").exists()
+
+
+@pytest.mark.parametrize("beside", ["outputs", "outputs/m/images", "outputs/m/log.jsonl"])
+def test_status_beside_an_output_folder(place: Place, capsys: pytest.CaptureFixture[str], beside: str) -> None:
+    """Whoever names the folder of all outputs, or something within one, is told the folder that was meant."""
+    main(["run", str(place.jobs("a", api="sandbox")), "--quiet"])
+    assert main(["status", str(place.root / beside)]) == 2
+    assert f"{beside}: no run has been here, but in {place.output}\n" in capsys.readouterr().err
 
 
 def test_status_without_its_manifest(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -432,7 +441,7 @@ def test_status_without_its_manifest(place: Place, capsys: pytest.CaptureFixture
     manifest.unlink()
     assert main(["status", str(place.output)]) == 0
     said = capsys.readouterr().out
-    assert "2 jobs done" in said and "manifest is not where it was" in said
+    assert "2 jobs done" in said and f"not at {manifest}; pending jobs cannot be counted" in said
 
 
 def test_status_of_a_run_whose_defaults_were_flags(place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,7 @@ def test_the_end_of_an_outage_is_told_and_starts_slowly(desk: Desk) -> None:
     assert desk.gates.breaker.opened_s is None
     assert (desk.gates.adaptive.limit, desk.gates.adaptive.reason) == (1.0, "the server is back")
     assert desk.events == [
-        Paced("nothing succeeds (not_connected: refused); asking now and then"),
+        Paced("nothing succeeds (not_connected: refused); asking now and then", outage=True),
         Paced("the server answers again; starting slowly", concurrency=1),
     ]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from folders import write_folder
 from samples import AT, attempt, entry, failed
 from world import SimClock, VirtualLoop, run_virtually
 
@@ -18,7 +19,7 @@ from batchgen import joblog
 from batchgen.events import Finished
 from batchgen.folder import Live, Pause, State
 from batchgen.joblog import Ended, Intent, Prepared, moment
-from batchgen.model import Entry, ExitCode, Failure, Outcome
+from batchgen.model import Entry, ExitCode, Failure, Outcome, Shard
 from batchgen.pacing import Adaptive, Breaker, Gates
 from batchgen.pool import Stop
 from batchgen.runner import live, process
@@ -109,7 +110,7 @@ class Body:
         self.settings = SimpleNamespace(
             limits=Limits(concurrency=8), give_up_after_s=1800.0, max_runtime_s=3600.0, until=NOW + timedelta(hours=8)
         )
-        self.tally, self.hear = Tally(), None
+        self.tally, self.hear, self.copies = Tally(), None, None
         self.gates = Gates(Breaker(5), Adaptive(8))
         self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3)
         self.changed = asyncio.Event()
@@ -251,6 +252,17 @@ def folder(place: Place, found: State, *entries: Entry, notes: tuple[joblog.Note
 def look(root: Any) -> Now:
     with recent_at(root) as recent:
         return live.now(recent, NOW)
+
+
+def test_what_shards_left_is_told_whichever_ended_last(place: Place) -> None:
+    """The last shard may have made all of its own; a job that another one made since is no trouble any more."""
+    bad, root = (failed(Failure.BAD_REQUEST),), place.root / "o"
+    lost = [
+        entry(job=job, outcome=Outcome.FAILED, images=(), attempts=bad, finished_at=at(90)) for job in ("left", "made")
+    ]
+    write_folder(root, [entry(job="made", finished_at=at(50))], Shard(2, 2), started_at=at(60))
+    write_folder(root, lost, Shard(1, 2), started_at=at(100))
+    assert [trouble.job for trouble in look(root).troubles] == ["left"]
 
 
 @pytest.mark.parametrize(("changes", "run_state", "running"), WHO.values(), ids=WHO.keys())

@@ -391,6 +391,20 @@ def test_a_pause_and_the_limits_stand_on_the_timeline() -> None:
     assert not any("elsewhere" in row[3] for row in chart.table.rows)
 
 
+def test_an_outage_stands_on_the_timeline_until_the_server_answers_or_the_run_ends() -> None:
+    """A gap without a word would be a riddle in the morning."""
+    run = RunNumbers(RUN)
+    for at_s in (1e9, 1e9 + 100):
+        run.saw(at_s)
+        run.finished_s.append(at_s)
+    outage, routine = PaceNote(iso(1e9 + 20), RUN, "gone", outage=True), PaceNote(iso(1e9 + 30), RUN, "clock differs")
+    whole = check(charts.timeline(run, [outage, routine]))
+    half = check(charts.timeline(run, [outage, routine, PaceNote(iso(1e9 + 60), RUN, "back", concurrency=1)]))
+    assert "1 pause" in whole.about and ("pause", "pause") in whole.legend
+    wide = [float(re.findall(r'width="([\d.]+)"[^>]*class="pause"', chart.wide)[0]) for chart in (whole, half)]
+    assert wide[1] == pytest.approx(wide[0] / 2, rel=0.05)
+
+
 @drawn
 @given(st.dictionaries(NAMES, st.lists(st.floats(0, 1e6), min_size=6, max_size=6), min_size=1, max_size=10))
 def test_any_times_spent_can_be_drawn(seconds: dict[str, list[float]]) -> None:

@@ -182,6 +182,7 @@ def test_an_id_is_looked_up_near_and_far(
         told = json.loads(capsys.readouterr().out)
         assert (told["v"], told["source"], told["made"]["job"]) == (1, "log", "night/png")
         assert told["entry"] == logged(place, "night/png")
+    assert main(["show", "night/png", "--json", str(place.output)]) == 0
     assert main(["show", "night/pgn"]) == 2
     assert "did you mean 'night/png'?" in capsys.readouterr().err
 

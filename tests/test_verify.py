@@ -312,6 +312,20 @@ def test_the_counsel_fits_what_a_run_will_do(left: Leavings) -> None:
     assert "--redo-missing" in " ".join(seen(left).notices)
 
 
+def test_the_command_to_go_on_says_what_the_last_run_was_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that is advised makes the same jobs: in the morning it is copied, and nobody knows the flags."""
+    manifest = place.write("rows.txt", "a fox\n")
+    said = [str(manifest), "--api", "sandbox", "-D", "model=black-forest-labs/FLUX.1-schnell"]
+    assert main(["run", *said, "--quiet"]) == 0
+    for path in (place.root / "outputs/rows/images").iterdir():
+        path.unlink()
+    for refused in (["-D", "model=another", "--max-cost", "1"], [], ["-D", "width=x"]):
+        assert main(["run", str(manifest), *refused]) == 2
+    assert main(["verify", str(manifest)]) == 3
+    assert f"batchgen run {' '.join(said)}\n" in capsys.readouterr().out
+    assert main(["run", *said, "--quiet"]) == 0
+
+
 def test_damage_is_found_requeued_and_made_again(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """The way of a user: a night, a bad disk, `verify --requeue`, the same run again, and all is as the log says."""
     manifest = place.jobs(*(f"job-{n}" for n in range(8)))

@@ -33,7 +33,7 @@ def act(arguments: argparse.Namespace) -> int:
 
     found = reporting.report(arguments.path, os.environ, say)
     if found.problems:
-        say(f"note: {counted(found.problems, 'picture')} cannot be shown; the page says which and why")
+        say(f"note: {counted(found.problems, 'picture')} cannot be shown; `batchgen verify` names them and says why")
     if found.copy:
         say(f"note: its copy beside the pictures, where links to them work: {found.copy}")
     if arguments.json:

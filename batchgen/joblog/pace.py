@@ -6,13 +6,14 @@ import msgspec
 
 
 class PaceNote(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A change of pace in one run at a UTC time; `concurrency` and `pause_s` as in events.Paced."""
+    """A change of pace in one run at a UTC time; the other fields are those of events.Paced."""
 
     at: str
     run: str
     message: str
     concurrency: int | None = None
     pause_s: float | None = None
+    outage: bool = False
 
 
 _notes = msgspec.json.Decoder(PaceNote)

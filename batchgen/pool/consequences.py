@@ -104,7 +104,8 @@ class Consequences:
 
     def _nobody_succeeds(self, fault: Fault, now_s: float) -> None:
         if self._gates.breaker.failed(now_s):
-            self._observe(Paced(f"nothing succeeds ({fault.failure}: {fault.message}); asking now and then"))
+            why = f"{fault.failure}: {fault.message}"
+            self._observe(Paced(f"nothing succeeds ({why}); asking now and then", outage=True))
 
     def _cool_down(self, sent: Sent, fault: Fault, now_s: float) -> None:
         gates = self._gates

@@ -173,7 +173,9 @@ class Pool:
             self.stop(ExitCode.WORK_LEFT, f"the day's quota is spent; it opens again at {joblog.timestamp(until)}")
         elif until and until.date() != self._told_day:
             self._told_day = until.date()
-            self._observe(Paced(f"the day's quota is spent; everything pauses until {joblog.timestamp(until)}"))
+            pause_s = max((until - self._clock.utc()).total_seconds(), 0.0)
+            message = f"the day's quota is spent; everything pauses until {joblog.timestamp(until)}"
+            self._observe(Paced(message, pause_s=round(pause_s, 3)))
         if self._gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s:
             self.stop(ExitCode.WORK_LEFT, f"the server has not answered for {duration(self._policy.give_up_after_s)}")
 

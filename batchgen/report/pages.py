@@ -96,7 +96,7 @@ def _beside(report: Report) -> dict[str, Any]:
 def _notices(report: Report) -> list[str]:
     found = [*report.scene.notices, *(report.scene.summary.notices if report.scene.summary else ())]
     if report.broken:
-        found.append(f"{counted(report.broken, 'picture')} cannot be shown; its place in the gallery says why")
+        found.append(f"{counted(report.broken, 'picture')} cannot be shown; `batchgen verify` names them and says why")
     if report.edited:
         found.append(f"{counted(report.edited, 'file')} changed since the log told of it")
     return found

@@ -20,16 +20,19 @@ from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, State, known_books, locked, read_state
 from batchgen.joblog import Note, PaceNote
 from batchgen.layout import PRIVATE, Books, books_among, superseded
-from batchgen.model import Entry, Picture, Shard, UsageError
+from batchgen.manifest import format_of
+from batchgen.model import BatchgenError, Entry, Picture, Shard, UsageError
 from batchgen.runner import process
 from batchgen.runner.session import Session, default_output, open_session
 from batchgen.runner.storage import OutputFiles, files_of
 from batchgen.settings import Flags
+from batchgen.sources import open_manifest
 from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
 from batchgen.world import Files
 
 TAIL_BYTES = 1 << 20
+_MOST_NAMED = 10
 T = TypeVar("T")
 
 
@@ -58,8 +61,13 @@ class Archive:
     @property
     def manifest(self) -> Path | None:
         """The manifest that the folder belongs to; None where it is not in its place any more."""
-        found = (self.root / self.state.manifest).resolve() if self.state else None
+        found = self.manifest_place
         return found if found and found.is_file() else None
+
+    @property
+    def manifest_place(self) -> Path | None:
+        """Where the last run had its manifest, seen from the folder; None where no run says so."""
+        return (self.root / self.state.manifest).resolve() if self.state else None
 
     @property
     def store(self) -> str | None:
@@ -80,9 +88,16 @@ class Archive:
         return open_session(flags, env)
 
     def told(self, manifest: Path) -> str:
-        """What `batchgen run` needs to be told to go on here: the manifest, and where else than usual things are."""
-        folder = "" if self.root.resolve() == default_output(manifest).resolve() else str(self.root)
+        """What `batchgen run` needs to be told to go on here: the manifest, where else than usual things are, and what
+        the last run was told that makes its jobs what they are. Paths are absolute if that of the manifest is.
+        """
+        root = self.root.absolute() if manifest.is_absolute() else self.root
+        folder = "" if self.root.resolve() == default_output(manifest).resolve() else str(root)
         said = [("-o", self.store or folder), ("--state", folder if self.store else "")]
+        if state := self.state:
+            said += [("--api", state.api if state.api != _own_api(manifest, state.format) else "")]
+            said += [("--format", state.format if state.format != format_of(manifest.name) else "")]
+            said += [("-D", default) for default in state.defaults]
         return shlex.join([str(manifest), *(word for flag, value in said if value for word in (flag, value))])
 
     def entries(self) -> Iterator[Entry]:
@@ -185,6 +200,15 @@ def last_change_ns(root: Path) -> int:
     return max((log.stat().st_mtime_ns for log in logs), default=0)
 
 
+def _own_api(manifest: Path, form: str) -> str | None:
+    """The API that jobs go to where only the manifest says so; None where it cannot be read."""
+    try:
+        said = open_manifest(manifest, form or None).header().api
+    except BatchgenError:
+        return None
+    return said.style if said else "nebula"
+
+
 def root_of(path: Path) -> Path:
     """The output folder `path`, or the one that belongs to the manifest `path`."""
     return path if path.is_dir() else default_output(path)
@@ -199,7 +223,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     root = _there(path)
     with _reading(root) as found:
         if found is None or not found[1].has_log:
-            raise _untouched(root)
+            raise _untouched(path, root)
         yield Archive(root, *found, _states(found[1]))
 
 
@@ -211,7 +235,7 @@ def hold_archive(path: Path) -> Iterator[tuple[Archive, Folder]]:
     """
     root = _there(path)
     if not (root / PRIVATE).is_dir():
-        raise _untouched(root)
+        raise _untouched(path, root)
     with locked(root), _files(root) as files, closing(Folder(files)) as folder:
         leftovers = len(folder.leftovers())
         folder.load()
@@ -230,8 +254,15 @@ def _there(path: Path) -> Path:
     return root_of(path)
 
 
-def _untouched(root: Path) -> UsageError:
-    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run MANIFEST")
+def _untouched(path: Path, root: Path) -> UsageError:
+    """Names the output folders below or around `path`; where there are none, the command that makes one."""
+    within = sorted(str(each.parent) for each in root.glob(f"*/{PRIVATE}")) if root.is_dir() else []
+    around = [str(each) for each in path.absolute().parents if (each / PRIVATE).is_dir()]
+    if within or around:
+        more = ", …" if len(within) > _MOST_NAMED else ""
+        return UsageError(f"{path}: no run has been here, but in {', '.join((within or around)[:_MOST_NAMED])}{more}")
+    manifest = shlex.quote(str(path)) if path.is_file() else "MANIFEST"
+    return UsageError(f"{root}: no run has been here yet; start one with: batchgen run {manifest}")
 
 
 @contextmanager

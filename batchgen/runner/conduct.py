@@ -7,12 +7,12 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from batchgen import joblog
-from batchgen.folder import Folder, State
+from batchgen.folder import Folder, State, read_state
 from batchgen.model import Entry, ExitCode, Interrupted, Job, Standing, StorageError, UsageError
 from batchgen.plan import Mark, Plan, check_plan, render
 from batchgen.progress import say
@@ -76,9 +76,10 @@ async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[
             store = outside.store(session, local)
             folder = open_.enter_context(contextlib.closing(Folder(store.files if store else local, shard)))
             folder.load()
+            before = _last_state(folder)
             this = _begin(session, folder, voice, outside)
             this.hear = hear
-            with _remembered(this) as ended:
+            with _remembered(this, before) as ended:
                 if store:
                     _claim(this, store)
                 ended(verdict := await _conduct(this, None if folder.fold.jobs else plan))
@@ -111,9 +112,13 @@ def _claim(this: Run, store: Store) -> None:
 
 
 @contextlib.contextmanager
-def _remembered(this: Run) -> Iterator[Callable[[Summary], None]]:
-    """The folder's state tells how the run ended, also where it could not begin and leaves no summary."""
+def _remembered(this: Run, before: State | None) -> Iterator[Callable[[Summary], None]]:
+    """The folder's state tells how the run ended, also where it could not begin and leaves no summary.
+
+    What makes the jobs what they are stays as the state `before` says where the run ended before it sent anything.
+    """
     code, verdict = int(ExitCode.INTERNAL), ""
+    told: dict[str, Any] = {}
 
     def ended(found: Summary) -> None:
         nonlocal code, verdict
@@ -124,13 +129,21 @@ def _remembered(this: Run) -> Iterator[Callable[[Summary], None]]:
     except BaseException as error:
         storage = isinstance(error, OSError)
         code, verdict = int(ExitCode.STORAGE) if storage else exit_code_of(error), reason_of(error)
+        if before and not this.tally.requests:
+            told = {name: getattr(before, name) for name in ("manifest", "api", "defaults", "format")}
         raise
     finally:
         logged = max(this.state.logged, this.folder.fold.jobs) + this.new_jobs
         now = joblog.timestamp(this.clock.utc())
         how = {"pid": 0, "doing": "ended", "heartbeat_at": now, "exit_code": code, "verdict": verdict}
         with contextlib.suppress(OSError):
-            this.folder.write_state(msgspec.structs.replace(this.state, logged=logged, **how))
+            this.folder.write_state(msgspec.structs.replace(this.state, logged=logged, **how, **told))
+
+
+def _last_state(folder: Folder) -> State | None:
+    """What the run that began last said of itself, also a shard."""
+    states = [state for books in folder.books if (state := read_state(folder.files, books))]
+    return max(states, key=lambda state: state.started_at, default=None)
 
 
 def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:

@@ -195,8 +195,8 @@ def _write_table(this: Dataset, files: PosixFiles, name: str, prefix: str) -> Co
         files.close(handle)
     if formulas:
         this.notices.append(
-            f"{counted(formulas, 'row')} hold text that a spreadsheet could take for a formula (=, +, -, @ at its"
-            " beginning); nothing was altered: import such columns as text"
+            f"text in {counted(formulas, 'row')} that a spreadsheet could take for a formula (=, +, -, @ at its"
+            " beginning) was not altered: import such columns as text"
         )
     if files.size_of(name) is not None and files.read(name) == files.read(temporary):
         files.remove(temporary)

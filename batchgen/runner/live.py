@@ -96,7 +96,11 @@ def now(recents: Sequence[Recent], utc: datetime) -> Now:
         return _now(recents[0], utc) if recents else Now()
     told, _ = max(states, key=lambda each: (standing[each[0].books] in AT_WORK, each[1].started_at))
     shards = {str(books.shard): run_state for books, run_state in standing.items() if books.shard}
-    return msgspec.structs.replace(_now(told, utc), shards=shards)
+    found = msgspec.structs.replace(_now(told, utc), shards=shards)
+    if len(recents) > 1 and found.run_state not in AT_WORK:
+        notes, entries = ([note for r in recents for note in r.notes()], [e for r in recents for e in r.entries()])
+        found = msgspec.structs.replace(found, troubles=_troubles(notes, entries))
+    return found
 
 
 def _now(recent: Recent, utc: datetime) -> Now:
@@ -155,7 +159,7 @@ def _troubles(notes: list[Note], entries: list[Entry], at_work: State | None = N
     if at_work:
         ours = [note for note in notes if isinstance(note, Ended) and note.attempt.at >= at_work.started_at]
         return joblog.troubles([entry for entry in entries if entry.run == at_work.run], ours)
-    last = {entry.job: entry for entry in entries}
+    last = {entry.job: entry for entry in sorted(entries, key=lambda entry: entry.finished_at)}
     left = [note for note in notes if note.job not in last]
     return joblog.troubles([e for e in last.values() if e.outcome is not Outcome.DONE], left)
 

@@ -17,7 +17,7 @@ from batchgen.runner.archive import Archive, open_archive, recent_at
 from batchgen.runner.refusal import reason_of
 from batchgen.runner.session import open_session, plan_of
 from batchgen.settings import Flags
-from batchgen.text import counted
+from batchgen.text import counted, printable
 from batchgen.world import Clock
 
 Hear = Callable[[Job, Standing, Mark], None]
@@ -60,6 +60,8 @@ def status(path: Path, env: Mapping[str, str], clock: Clock) -> Status:
         plan, error = None, None
         try:
             plan = plan_now(manifest, archive, env) if manifest else None
+            if not manifest and archive.manifest_place:
+                error = f"not at {printable(str(archive.manifest_place), 300)}"
         except UsageError as refused:
             error = reason_of(refused)
         found = counts_of(archive, manifest, plan)

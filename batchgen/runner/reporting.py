@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,6 @@ import msgspec
 from batchgen import __version__, joblog
 from batchgen.clock import SystemClock
 from batchgen.layout import REPORT, THUMBS
-from batchgen.manifest import format_of
 from batchgen.model import BatchgenError, Entry, Job, Picture, Standing, StorageError
 from batchgen.plan import Mark
 from batchgen.report import Report, Scene, Stand, Thumb, render
@@ -29,10 +27,8 @@ from batchgen.runner import live
 from batchgen.runner.archive import Archive, Recent, open_archive
 from batchgen.runner.live import RunState
 from batchgen.runner.look import Status, counts_of, plan_now
-from batchgen.runner.session import default_output
 from batchgen.runner.storage import OutputFiles
 from batchgen.runner.thumbs import Thumbs, Wanted, open_thumbs, side_by_side, sweep_drafts, write_new
-from batchgen.sources import open_manifest
 from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
 from batchgen.world import Clock, Files, StoreFailed
@@ -195,7 +191,7 @@ def _scene(archive: Archive, manifest: Path | None, env: Mapping[str, str], numb
             notices.append(f"The manifest cannot be read as it is now, so pending jobs are not counted: {first}")
     recent, now = archive.recent(), clock.utc()
     status = counts_of(archive, manifest, plan).at(live.now(recent, now))
-    command = _command(archive, manifest) if manifest and plan else None
+    command = f"batchgen run {archive.told(manifest.absolute())}" if manifest and plan else None
     return Scene(
         version=__version__,
         stand=_stand(archive, status, numbers, joblog.timestamp(now), command),
@@ -233,19 +229,3 @@ def _stand(archive: Archive, status: Status, numbers: Numbers, now: str, command
 def _last_words(archive: Archive) -> Summary | None:
     """The summary of whoever began last."""
     return Recent(archive.records.files, archive.latest[0]).summary() if archive.latest else None
-
-
-def _command(archive: Archive, manifest: Path) -> str:
-    """The command line that goes on here: with what the last run was told that makes its jobs what they are."""
-    state, path, root = archive.state, manifest.absolute(), archive.root.absolute()
-    words = ["batchgen", "run", str(path)]
-    if default_output(path) != root:
-        words += ["-o", str(root)]
-    if state:
-        said = open_manifest(manifest, state.format or None).header().api
-        if state.api and state.api != (said.style if said else "nebula"):
-            words += ["--api", state.api]
-        if state.format and format_of(path.name) != state.format:
-            words += ["--format", state.format]
-        words += [word for default in state.defaults for word in ("-D", default)]
-    return shlex.join(words)

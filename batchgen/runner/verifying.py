@@ -126,7 +126,8 @@ class _Look:
     def _find_gone(self, manifest: Path | None, env: Mapping[str, str]) -> None:
         """The jobs of the log that are no longer in the manifest, where it can be read."""
         if manifest is None:
-            self.notices.append("the manifest is not where it was: which jobs have left it is not known")
+            place = f"at {self.archive.manifest_place}" if self.archive.manifest_place else "where it was"
+            self.notices.append(f"the manifest is not {place}: which jobs have left it is not known")
             return
         try:
             self.gone = set(self.archive.records.orphans(self._ids(manifest, env)))

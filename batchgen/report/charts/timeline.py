@@ -73,7 +73,7 @@ def _draw(span: _Span, notes: Sequence[PaceNote], width: int) -> tuple[float, li
     x = Scale(span.start_s, span.end_s, _LEFT, width - _RIGHT)
     base, failed = _TOP + _UP, max(span.failures)
     limits = _limits(notes, span)
-    parts = _pause_bands(notes, x, base + (_DOWN if failed else 4) + (_STEP if limits else 0))
+    parts = _pause_bands(notes, span, x, base + (_DOWN if failed else 4) + (_STEP if limits else 0))
     marks = whole_ticks(max(span.pictures), 3)
     up = Scale(0, marks[-1], base, _TOP)
     for mark in marks:
@@ -111,15 +111,25 @@ def _bars(counts: Sequence[int], span: _Span, x: Scale, base: float, per: float,
     return parts
 
 
-def _pause_bands(notes: Sequence[PaceNote], x: Scale, bottom: float) -> list[Markup]:
+def _pause_bands(notes: Sequence[PaceNote], span: _Span, x: Scale, bottom: float) -> list[Markup]:
     parts = []
-    for note in notes:
-        if note.pause_s:
+    for n, note in enumerate(notes):
+        if _is_pause(note):
             at_s = unix_s(note.at) or 0.0
+            till_s = at_s + note.pause_s if note.pause_s else _outage_end_s(notes[n + 1 :], span)
             left = x(at_s)
-            wide = max(x(at_s + note.pause_s) - left, 1.5)
+            wide = max(x(min(till_s, span.end_s)) - left, 1.5)
             parts.append(bar(left, _TOP, wide, bottom - _TOP, "pause", f"{note.at[11:19]}: {note.message}"))
     return parts
+
+
+def _outage_end_s(later: Sequence[PaceNote], span: _Span) -> float:
+    """When the server answered again; the end of the run where it did not."""
+    return next((unix_s(note.at) or 0.0 for note in later if note.concurrency is not None), span.end_s)
+
+
+def _is_pause(note: PaceNote) -> bool:
+    return note.outage or bool(note.pause_s)
 
 
 def _limits(notes: Sequence[PaceNote], span: _Span) -> list[tuple[float, int]]:
@@ -140,7 +150,7 @@ def _steps(limits: Sequence[tuple[float, int]], x: Scale, top: float, bottom: fl
 
 
 def _pauses(notes: Sequence[PaceNote]) -> int:
-    return sum(1 for note in notes if note.pause_s)
+    return sum(map(_is_pause, notes))
 
 
 def _interval_words(step_s: float) -> str:
