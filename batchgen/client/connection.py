@@ -42,8 +42,8 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._deadline.cancel()
             del self._answered  # which holds the answer
-        if not incoming.keeps_alive:
-            self.close()
+        if not incoming.keeps_alive or self._transport.get_write_buffer_size():
+            self.close()  # who refuses a request before its end may never read the rest
         return incoming
 
     def close(self) -> None:

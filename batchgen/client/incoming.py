@@ -36,11 +36,11 @@ class Incoming:
         self.body = bytearray()
         self.room = _NOTHING
         self.whole = self.keeps_alive = False
-        self._head_bytes, self._length, self._chunked, self._encoding = 0, -1, False, ""
+        self._beside_bytes, self._length, self._chunked, self._encoding = 0, -1, False, ""
 
     def feed(self, data: memoryview) -> None:
         """Take in what was received. Raises AttemptFailed where it is no HTTP, or larger than any answer."""
-        begun = self.status
+        size_bytes = len(self.body)
         try:
             self._parse(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -52,10 +52,10 @@ class Incoming:
             raise AttemptFailed(Failure.UNCLASSIFIED, f"what came is not HTTP ({error})") from None
         if max(len(self.body), self._length) > MAX_ANSWER_BYTES:
             raise too_large()
-        if not begun:
-            self._head_bytes += len(data)
-            if not self.status and self._head_bytes > MAX_HEAD_BYTES:
-                raise AttemptFailed(Failure.UNCLASSIFIED, f"the answer has over {MAX_HEAD_BYTES >> 10} KiB of headers")
+        self._beside_bytes = 0 if len(self.body) > size_bytes else self._beside_bytes + len(data)
+        if self._beside_bytes > MAX_HEAD_BYTES and not self.whole:
+            failure = Failure.BAD_ANSWER if self.status else Failure.UNCLASSIFIED
+            raise AttemptFailed(failure, f"the answer has over {MAX_HEAD_BYTES >> 10} KiB of headers")
 
     def _parse(self, data: memoryview) -> None:
         assert self._parser is not None, "an answer is fed until it is whole"
@@ -98,7 +98,9 @@ class Incoming:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _KEPT_HEADERS:
+        if self.status:
+            pass  # what follows a chunked body changes nothing about it
+        elif name in _KEPT_HEADERS:
             self.headers.setdefault(name.decode(), value.decode("latin-1"))
         elif name == b"content-length":
             self._length = int(value)

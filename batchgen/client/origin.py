@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 import ssl
 import threading
@@ -76,6 +77,8 @@ class Origin:
             ssl=self._context if self._tls else None,
             server_hostname=self._host if self._tls else None,
         )
+        if connection.closed:  # TLS may tell of both in one breath
+            raise ConnectionResetError(errno.ECONNRESET, "the server closed the new connection at once")
         return connection
 
     @cached_property
@@ -102,12 +105,15 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[AddrInfoType]]:
     """On a thread that nobody waits for: one that hangs holds up neither other work nor the program's end."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[AddrInfoType]] = loop.create_future()
+    # An answer that comes when all have given up waiting is nobody's, and no error of the program's either.
+    found.add_done_callback(lambda late: late.cancelled() or late.exception())
+    flags = _flags(host)
 
     def look_up() -> None:
         answer: list[AddrInfoType] = []
         error = None
         try:
-            answer += socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            answer += socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
         except Exception as problem:
             error = problem
         with contextlib.suppress(RuntimeError):  # the program has ended meanwhile
@@ -126,3 +132,13 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[AddrInfoType]]:
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, str(error)) from error
     return found
+
+
+def _flags(host: str) -> int:
+    """Only addresses that this machine could reach; but a literal one is what it is, also where loopback is the only
+    network of its family, which the system would not count (getaddrinfo(3), AI_ADDRCONFIG)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return socket.AI_ADDRCONFIG
+    return socket.AI_NUMERICHOST
