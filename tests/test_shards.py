@@ -143,7 +143,6 @@ def test_only_shards_of_one_number_go_together(
     """A whole run wants the folder alone; shards share it with those that hold other jobs."""
     one, two = (None if text is None else shards.parse(text) for text in (first, second))
     with locked(tmp_path, one):
-        (tmp_path / Books(one).log).touch()
         expected: AbstractContextManager[object] = (
             pytest.raises(FolderBusy, match=refusal) if refusal else nullcontext()
         )
