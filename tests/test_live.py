@@ -109,7 +109,7 @@ class Body:
         self.settings = SimpleNamespace(
             limits=Limits(concurrency=8), give_up_after_s=1800.0, max_runtime_s=3600.0, until=NOW + timedelta(hours=8)
         )
-        self.tally, self.hear = Tally(), None
+        self.tally, self.hear, self.copies = Tally(), None, None
         self.gates = Gates(Breaker(5), Adaptive(8))
         self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3)
         self.changed = asyncio.Event()

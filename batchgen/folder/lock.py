@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from batchgen.folder.records import State
+from batchgen.folder.state import State
 from batchgen.joblog import BAD_LINE
 from batchgen.layout import LOCK, ONE_AT_A_TIME, PRIVATE, Books, books_among, locked_among
 from batchgen.model import FolderBusy, Shard, UsageError

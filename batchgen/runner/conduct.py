@@ -124,7 +124,7 @@ def _remembered(this: Run) -> Iterator[Callable[[Summary], None]]:
         code, verdict = int(ExitCode.STORAGE) if storage else exit_code_of(error), reason_of(error)
         raise
     finally:
-        logged = max(this.state.logged, this.folder.fold.jobs) + this.new_jobs
+        logged = max(this.state.logged, this.folder.logged) + this.new_jobs
         now = joblog.timestamp(this.clock.utc())
         how = {"pid": 0, "doing": "ended", "heartbeat_at": now, "exit_code": code, "verdict": verdict}
         with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
         api=settings.style,
         defaults=tuple(session.defaults),
         format=session.source.format,
-        logged=folder.fold.jobs,
+        logged=folder.logged,
         run=run,
         pid=os.getpid(),
         host=socket.gethostname(),
