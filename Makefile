@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 MANIFEST ?= jobs/demo.yaml
 API ?= sandbox
 SEEDS ?= 0 5000
+INTEROP := tests/interop/node_modules/.package-lock.json
 
 .PHONY: help run test debian soak nights endurance bench mutants format clean
 .DEFAULT_GOAL := help
@@ -15,7 +16,7 @@ help: ## list these targets
 run: $(VENV)/installed ## make the pictures of MANIFEST (jobs/demo.yaml) by API (sandbox; nebula for real ones)
 	@exec $(BIN)/batchgen run $(MANIFEST) --api $(API)
 
-test: $(VENV)/installed-dev debian ## what CI runs: style, types, import contract, tests with coverage
+test: $(VENV)/installed-dev debian $(INTEROP) ## what CI runs: style, types, import contract, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,7 +57,7 @@ format: $(VENV)/installed-dev ## bring all code into the project's form
 	$(BIN)/ruff format .
 
 clean: ## remove what make made; pictures and logs stay
-	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+	rm -rf $(VENV) tests/interop/node_modules mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +68,12 @@ $(VENV)/installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+# A server that others wrote, for tests; without npm they are skipped and say so.
+$(INTEROP): tests/interop/package.json tests/interop/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  cd tests/interop && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.package-lock.json; \
+	else echo "npm is not here: the tests against aimock are skipped"; fi
 
 benchmarks/.venv/installed: pyproject.toml
 	$(PYTHON) -m venv benchmarks/.venv

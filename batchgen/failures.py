@@ -109,6 +109,7 @@ RULES: dict[Failure, Rule] = {
     Failure.UNCLASSIFIED: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED, Effect.OUTAGE),
     Failure.IN_DOUBT: Rule(End.UNKNOWN, _MAYBE, Again.RATIONED),
     Failure.UNSENDABLE: Rule(End.NOT_SENT, _NO, Again.NEVER),
+    Failure.DOWNLOAD: Rule(End.USELESS, _YES, Again.NEVER, Effect.OUTAGE),
     Failure.INPUT_CHANGED: Rule(End.NOT_SENT, _NO, Again.NEXT_RUN),
     Failure.STORAGE: Rule(End.USELESS, _YES, Again.NEXT_RUN, Effect.STOP, exit_code=ExitCode.STORAGE),
     Failure.INTERNAL: Rule(End.USELESS, _MAYBE, Again.NEVER),
@@ -133,6 +134,7 @@ _BY_STATUS: dict[int, Failure] = {
 }
 
 _ANY = frozenset(range(200, 600))
+_A_DAY = r"daily|per[ -]day|(?:a|each|this) day|/ ?day\b|\b[IR]PD\b|for today|24 ?h(?:ours)?\b"
 
 # What servers are known to say, in code or message, whatever status they say it with. Asked in this order: a spent
 # balance also "exceeds a quota", and a spent day is also "too many requests". What an error's code says holds with any
@@ -143,6 +145,7 @@ _BY_CODE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
     (Failure.QUOTA_SPENT, frozenset({200, 403, 429, 503}), re.compile(r"daily|per_day|quota_(exceeded|reached)", re.I)),
     (Failure.RATE_LIMITED, frozenset({200, 429}), re.compile(r"rate_limit|too_many_requests", re.I)),
     (Failure.UNAUTHORIZED, frozenset({200}), re.compile(r"unauthorized|invalid_(api_)?key|authentication", re.I)),
+    (Failure.NOT_FOUND, frozenset({400, 403}), re.compile(r"model_not_found|DeploymentNotFound", re.I)),
     (Failure.NOT_FOUND, frozenset({200}), re.compile(r"not_found", re.I)),
     (Failure.BAD_REQUEST, frozenset({200}), re.compile(r"bad_request|invalid_(request|param|value)|validation", re.I)),
 )
@@ -165,12 +168,11 @@ _BY_MESSAGE: tuple[tuple[Failure, frozenset[int], re.Pattern[str]], ...] = (
     (
         Failure.QUOTA_SPENT,
         frozenset({200, 403, 429, 503}),
-        re.compile(
-            r"daily|per[ -]day|(?:a|each|this) day|for today|24 ?h(?:ours)?\b|quota (exceeded|reached|exhausted)", re.I
-        ),
+        re.compile(rf"{_A_DAY}|quota (exceeded|reached|exhausted)", re.I),
     ),
     (Failure.RATE_LIMITED, frozenset({200}), re.compile(r"rate limit|too many requests", re.I)),
 )
+_DAY, _MINUTE = re.compile(_A_DAY, re.I), re.compile(r"per[ -]min|a minute|/ ?min|\b[IR]PM\b", re.I)
 
 
 def classify(status: int, error: ServerError, *, elapsed_s: float, fastest_s: float | None = None) -> Failure:
@@ -198,8 +200,14 @@ def _by_words(status: int, error: ServerError) -> Failure | None:
     for text, table in ((error.code, _BY_CODE), (error.message, _BY_MESSAGE)):
         for failure, statuses, pattern in table:
             if text and status in statuses and pattern.search(text):
-                return failure
+                # Some servers have one code for all their limits, and only the words tell the day's from the minute's.
+                of_day = failure is Failure.RATE_LIMITED and _of_the_day(error.message)
+                return Failure.QUOTA_SPENT if of_day else failure
     return None
+
+
+def _of_the_day(message: str) -> bool:
+    return bool(_DAY.search(message)) and not _MINUTE.search(message)
 
 
 def _too_fast(failure: Failure, elapsed_s: float, fastest_s: float | None) -> bool:

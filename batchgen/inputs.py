@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchgen import images
-from batchgen.model import BadAnswer, FileInput, InputChanged, Job
+from batchgen.model import BadAnswer, FileInput, InputChanged, Job, Post
 
 MAX_INPUT_BYTES = 20 << 20
 _KEY_BYTES = 8
@@ -111,13 +111,13 @@ def sends_files(job: Job) -> bool:
     return any(isinstance(value, FileInput) for value in job.request.values())
 
 
-def encoder(inputs: Inputs, encode: Callable[..., bytes]) -> Callable[[Job], bytes]:
-    """From a job to the body of its request, its pictures read and checked on the way."""
+def encoder(inputs: Inputs, encode: Callable[..., Post]) -> Callable[[Job], Post]:
+    """From a job to its request, its pictures read and checked on the way."""
 
-    def body(job: Job) -> bytes:
+    def post(job: Job) -> Post:
         if not sends_files(job):
             return encode(job.model, job.request, {})
         plain = {name: value for name, value in job.request.items() if not isinstance(value, FileInput)}
         return encode(job.model, plain, inputs.read(job))
 
-    return body
+    return post

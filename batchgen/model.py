@@ -85,12 +85,16 @@ class Interrupted(SystemExit):
 
 
 class Secret:
-    """A key that cannot be printed by accident; `reveal` is for the one header that needs it."""
+    """A key that cannot be printed by accident; `reveal` is for the one header that needs it.
 
-    __slots__ = ("_value",)
+    It is empty where a server asks for none; `also` are other secrets that travel with it, and are hidden like it.
+    """
 
-    def __init__(self, value: str) -> None:
+    __slots__ = ("_hidden", "_value")
+
+    def __init__(self, value: str, *also: str) -> None:
         self._value = value
+        self._hidden = tuple(filter(None, (value, *also)))
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -100,10 +104,15 @@ class Secret:
 
     def hide(self, text: str) -> str:
         """`text` without the key, should a server have echoed it."""
-        return text.replace(self._value, "***") if self._value else text
+        for value in self._hidden:
+            text = text.replace(value, "***")
+        return text
 
     def hide_bytes(self, data: Body) -> bytes:
-        return bytes(data).replace(self._value.encode(), b"***") if self._value else bytes(data)
+        data = bytes(data)
+        for value in self._hidden:
+            data = data.replace(value.encode(), b"***")
+        return data
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -148,11 +157,15 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Api(msgspec.Struct, frozen=True):
-    """Which server to ask. `style` is the wire format; `url` and `key_env` override the style's own."""
+    """Which server to ask. `style` is the wire format; `url`, `key_env` and `path` (of the generation, below `url`)
+    override the style's own. `headers` travel with every request; `$NAME` in them stands for an environment variable.
+    """
 
     style: str = "nebula"
     url: str | None = None
     key_env: str | None = None
+    path: str | None = None
+    headers: dict[str, str] = {}
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -274,6 +287,7 @@ class Failure(StrEnum):
     BAD_ANSWER = "bad_answer"
     BAD_GATEWAY_BODY = "bad_gateway_body"
     UNCLASSIFIED = "unclassified"
+    DOWNLOAD = "download"
     IN_DOUBT = "in_doubt"
     INPUT_CHANGED = "input_changed"
     UNSENDABLE = "unsendable"
@@ -292,7 +306,8 @@ class Counts(StrEnum):
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One HTTP request for a job, counted from 1 over the job's whole life.
 
-    `at` is when it was sent (UTC), `elapsed_s` until its answer was whole or its failure known.
+    `at` is when it was sent (UTC), `elapsed_s` until its answer was whole or its failure known. `urls` is where the
+    pictures lie that were paid for and could not be fetched.
     """
 
     n: int
@@ -304,13 +319,14 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str | None = None
     message: str | None = None
     counts: Counts | None = None
+    urls: tuple[str, ...] = ()
 
 
 class Picture(msgspec.Struct, frozen=True):
     """One saved picture; `file` is relative to the output folder, `inference_s` is the server's number.
 
     `size_bytes` and `sha256` are of the file; `received_sha256` is of the server's bytes, left out where they are the
-    same.
+    same. `revised_prompt` is what the server says it drew instead of the prompt, left out where it says nothing.
     """
 
     file: str
@@ -322,6 +338,7 @@ class Picture(msgspec.Struct, frozen=True):
     sha256: str
     inference_s: float | None
     received_sha256: str | msgspec.UnsetType = msgspec.UNSET
+    revised_prompt: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -347,7 +364,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     `cost_usd` is what was surely paid for it, `exposure_usd` what may have been paid without a picture; both are None
     where the model's price is not known.
-    `line` counts in `file`, left out where it is the manifest itself; `axes` is left out where nothing varied.
+    `line` counts in `file`, left out where it is the manifest itself; `axes` is left out where nothing varied, `usage`
+    (what the server says it used, such as tokens) where the server says nothing.
     Fields may be added, never renamed; `v` counts incompatible changes.
     """
 
@@ -373,16 +391,29 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     axes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     file: str | msgspec.UnsetType = msgspec.UNSET
+    usage: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Post(msgspec.Struct, frozen=True):
+    """A request as it leaves: the path below the API's address, the type of its body, the body."""
+
+    path: str
+    content_type: str
+    body: bytes
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a server answered, untouched. Times in seconds since the request was handed over."""
+    """What a server answered, untouched. Times in seconds since the request was handed over.
+
+    `links` are addresses of pictures that a success answer names instead of holding them.
+    """
 
     status: int
     headers: dict[str, str]
     body: Body
     first_byte_s: float
     response_s: float
+    links: tuple[str, ...] = ()
 
 
 class ServerError(msgspec.Struct, frozen=True):

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from batchgen import address, manifest, shards
+from batchgen import address, endpoint, manifest, shards
 from batchgen.address import Address
+from batchgen.endpoint import Place
 from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
-from batchgen.protocol import nebula
+from batchgen.protocol.styles import STYLES, Style
 from batchgen.text import printable
 
-SANDBOX = "sandbox"
-STYLES = ("nebula", SANDBOX)
 _PREFIX = "BATCHGEN_"
 DEFAULT_PATIENCE_S = 1800.0
 MAX_NIGHT = timedelta(hours=16)
@@ -129,8 +127,8 @@ class Settings:
     manifest: Path
     output: Path
     output_given: bool
-    style: str
-    url: str
+    api: Style
+    place: Place
     key: Secret | None
     limits: Limits
     overrides: Mapping[str, Any]
@@ -151,9 +149,18 @@ class Settings:
         return self.selection.shard
 
     @property
+    def style(self) -> str:
+        """The name of the API style."""
+        return self.api.name
+
+    @property
+    def url(self) -> str:
+        return self.place.url
+
+    @property
     def in_process(self) -> bool:
         """Whether the run brings its own server."""
-        return self.style == SANDBOX and not self.url
+        return self.api.stands_in and not self.url
 
 
 def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
@@ -161,30 +168,43 @@ def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
     api = header.api or Api()
     style = flags.api or env.get("BATCHGEN_API") or api.style
     if style not in STYLES:
-        known = " or ".join(STYLES)
-        raise UsageError(f"api {printable(style, 40)!r} is not supported yet; use {known}")
+        *others, last = STYLES
+        raise UsageError(f"api {printable(style, 40)!r} is not known; use {', '.join(others)} or {last}")
     return style
 
 
-def key_variable(header: Header) -> str:
-    """The name of the environment variable that holds the key."""
-    return (header.api or Api()).key_env or nebula.KEY_ENV
+def api_of(style: Style, header: Header) -> Api:
+    """What the manifest says of its server; that belongs to the manifest's own style."""
+    api = header.api or Api()
+    return api if api.style == style.name else Api(style.name)
 
 
 def resolve(
-    flags: Flags, env: Mapping[str, str], header: Header, *, output: Path, key: str | None, now: datetime
+    flags: Flags,
+    env: Mapping[str, str],
+    header: Header,
+    *,
+    output: Path,
+    find_key: Callable[[Place], str | None],
+    now: datetime,
 ) -> Settings:
-    """All that a run needs to know at the moment `now` (UTC). Raises UsageError with every mistake in what was said."""
-    style = style_of(flags, env, header)
+    """All that a run needs to know at the moment `now` (UTC); `find_key` knows the key for a place.
+
+    Raises UsageError with every mistake in what was said.
+    """
+    style = STYLES[style_of(flags, env, header)]
     problems: list[str] = []
-    url = _url(flags, env, header, style, problems)
+    place = endpoint.find_place(style, api_of(style, header), flags.api_url, env, problems)
+    key_problems: list[str] = []
+    key = _key(find_key(place), key_problems)
+    problems += [*filter(None, [endpoint.exposed(place, style, key)]), *key_problems]
     settings = Settings(
         manifest=flags.manifest,
         output=output,
         output_given=flags.output is not None,
-        style=style,
-        url=url,
-        key=_key(key, problems),
+        api=style,
+        place=place,
+        key=endpoint.key_for(place, style, key),
         limits=_part(_limits(flags, env, header, problems), flags, problems),
         overrides=_overrides(flags, problems),
         defaults=header.defaults,
@@ -283,38 +303,11 @@ def _prices(flags: Flags, problems: list[str]) -> dict[str, float]:
     return found
 
 
-def _key(key: str | None, problems: list[str]) -> Secret | None:
+def _key(key: str | None, problems: list[str]) -> str | None:
     key = (key or "").strip()
     if key and (not key.isascii() or not key.isprintable() or any(c in key for c in " \"'")):
         problems.append("the API key holds blanks, quotes or other characters that no key has; look at its source")
-    return Secret(key) if key else None
-
-
-def _url(flags: Flags, env: Mapping[str, str], header: Header, style: str, problems: list[str]) -> str:
-    api = header.api or Api()
-    # A manifest's own address belongs to the manifest's own style.
-    own = api.url if api.style == style else None
-    if flags.api_url == "":
-        problems.append("--api-url is empty; was a shell variable not set?")
-    url = flags.api_url or env.get(nebula.URL_ENV if style == "nebula" else "BATCHGEN_API_URL") or own
-    if url is None:
-        return nebula.DEFAULT_URL if style == "nebula" else ""
-    try:
-        parts = urlsplit(url)
-        senseless = not url.isascii() or not url.isprintable() or " " in url or parts.port == 0
-    except ValueError:
-        problems.append(f"API address {printable(url.rpartition('@')[2], 100)!r}: expected https://HOST/PATH")
-        return ""
-    shown = printable(url.replace(parts.netloc, parts.netloc.rpartition("@")[2]), 100)
-    if senseless or parts.scheme not in ("http", "https") or not parts.hostname:
-        problems.append(f"API address {shown!r}: expected https://HOST/PATH")
-    elif parts.username or parts.password:
-        problems.append(f"API address {shown!r}: a user or password in it would end up in messages; use the key")
-    elif parts.scheme == "http" and not address.is_loopback(parts.hostname):
-        problems.append(f"API address {shown!r}: http would send the key in the clear; use https")
-    elif parts.query or parts.fragment:
-        problems.append(f"API address {shown!r}: expected no ? or # part")
-    return url.rstrip("/")
+    return key or None
 
 
 def _until(text: str, now: datetime, problems: list[str]) -> datetime | None:

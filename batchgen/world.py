@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from batchgen.model import Body, Entry, Job, Outcome, Reply, ServerError, StorageError
+from batchgen.model import Body, Entry, Job, Outcome, Post, Reply, ServerError, StorageError
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,12 +37,16 @@ class Randomness(Protocol):
 class Transport(Protocol):
     """How a request reaches a server."""
 
-    async def prepare(self, job: Job) -> bytes:
-        """The body to send; raises InputChanged where a picture is not the one that was planned with."""
+    async def prepare(self, job: Job) -> Post:
+        """What to send; raises InputChanged where a picture is not the one that was planned with."""
         ...
 
-    async def send(self, body: bytes, timeout_s: float) -> Reply:
+    async def send(self, post: Post, timeout_s: float) -> Reply:
         """One attempt; raises AttemptFailed where there is no whole answer."""
+        ...
+
+    async def fetch(self, reply: Reply) -> Reply:
+        """The answer with the pictures that its links lead to; raises AttemptFailed where one cannot be had."""
         ...
 
     async def reachable(self) -> bool:

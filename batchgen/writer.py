@@ -15,7 +15,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -61,17 +61,25 @@ class _Checked(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+class _Opened(msgspec.Struct, frozen=True):
+    """An answer whose pictures are decoded and checked, and what the server says it used."""
+
+    pictures: list[_Checked]
+    usage: dict[str, Any] | None
+
+
 class _Kept(msgspec.Struct, frozen=True):
     """A job whose pictures are written, but not yet durable; `opened_s` is when they had been decoded and checked."""
 
     draft: Draft
     pictures: tuple[Picture, ...]
     notes: tuple[str, ...]
+    usage: dict[str, Any] | None
     decode_s: float
     opened_s: float
 
     def entry(self, now_s: float, at: str) -> Entry:
-        saved = Saved(self.pictures, self.decode_s, now_s - self.opened_s, self.notes)
+        saved = Saved(self.pictures, self.decode_s, now_s - self.opened_s, self.notes, self.usage)
         return self.draft.entry(Outcome.DONE, saved, now_s, at)
 
 
@@ -153,22 +161,22 @@ class Committer:
             now_s, at = self.clock.monotonic(), joblog.timestamp(self.clock.utc())
             return work.draft.entry(work.outcome, Saved(), now_s, at)
         began_s = self.clock.monotonic()
-        checked = self._open(work)
-        if not isinstance(checked, list):
-            return checked
+        answer = self._open(work)
+        if not isinstance(answer, _Opened):
+            return answer
         opened_s = self.clock.monotonic()
-        pictures = self._persist(lambda: self._stage(work.draft.job.id, checked, moves))
-        notes = _oddities(work.draft, checked)
-        return _Kept(work.draft, pictures, notes, opened_s - began_s, opened_s)
+        pictures = self._persist(lambda: self._stage(work.draft.job.id, answer.pictures, moves))
+        notes = _oddities(work.draft, answer.pictures)
+        return _Kept(work.draft, pictures, notes, answer.usage, opened_s - began_s, opened_s)
 
-    def _open(self, work: Delivery) -> list[_Checked] | ServerError | Exception:
+    def _open(self, work: Delivery) -> _Opened | ServerError | Exception:
         try:
             answer = self.decode(work.body)
             if isinstance(answer, ServerError):
                 # Read again without the key: a message that was cut could hold a part of it.
                 hidden = self.decode(self.key.hide_bytes(work.body))
                 return hidden if isinstance(hidden, ServerError) else answer
-            return [self._check(drawn, work.draft.job) for drawn in answer.pictures]
+            return _Opened([self._check(drawn, work.draft.job) for drawn in answer.pictures], answer.usage)
         except BadAnswer as error:
             last = work.draft.attempts[-1]
             with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
@@ -188,7 +196,7 @@ class Committer:
         if data is drawn.data:
             return _Checked(drawn, facts, sha256, notes=notes)
         received = hashlib.sha256(drawn.data).hexdigest()
-        return _Checked(Drawn(data, drawn.index, drawn.inference_s), facts, sha256, received, notes)
+        return _Checked(msgspec.structs.replace(drawn, data=data), facts, sha256, received, notes)
 
     def _stage(self, job: str, checked: list[_Checked], moves: dict[str, Staged]) -> tuple[Picture, ...]:
         """Write an answer's pictures, or none of them."""
@@ -229,6 +237,7 @@ def _picture(job: str, position: int, one: _Checked) -> Picture:
         sha256=one.sha256,
         inference_s=drawn.inference_s,
         received_sha256=one.received_sha256,
+        revised_prompt=drawn.revised_prompt or msgspec.UNSET,
     )
 
 

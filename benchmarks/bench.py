@@ -27,7 +27,8 @@ import nginx
 HERE = Path(__file__).parent
 IN_FLIGHT = 32
 _HEAD_BYTES = 64
-NAMES = ("read", "write", "batchgen", "cookbook", "threads", "openai", "curl")
+OURS = {"batchgen": [], "no-embed": ["--no-embed"]}
+NAMES = ("read", "write", "batchgen", "no-embed", "cookbook", "threads", "openai", "curl")
 NEEDS = {"threads": "requests", "openai": "openai", "curl": "jq"}
 
 
@@ -65,13 +66,14 @@ class Course:
             shutil.rmtree(folder)
 
     def _command(self, count: int, out: Path) -> list[str]:
-        if self.name != "batchgen":
+        if self.name not in OURS:
             place = [self.url, str(count), str(out), str(self.in_flight)]
             return [sys.executable, str(HERE / "contestants.py"), self.name, *place]
         manifest = out.parent / "bench.csv"
         rows = "".join(f"{number},picture {number},black-forest-labs/FLUX.1-schnell\n" for number in range(count))
         manifest.write_text(f"id,prompt,model\n{rows}")
         flags = ["-o", str(out), "--api-url", self.url, "-c", str(self.in_flight), "--quiet"]
+        flags += OURS[self.name]
         program = [str(Path(sys.executable).with_name("batchgen"))]
         if self.variant:
             program = [sys.executable, str(HERE / "variants.py"), self.variant]
@@ -80,10 +82,10 @@ class Course:
     def _check(self, count: int, out: Path) -> None:
         if self.name == "read":
             return
-        places = {"batchgen": out / "images"}
-        files = [path for path in places.get(self.name, out).iterdir() if path.is_file()]
-        # Before the pixels batchgen writes what the picture was made from.
-        wrong = [path.name for path in files if not path.read_bytes().endswith(self.picture[_HEAD_BYTES:])]
+        files = [path for path in (out / "images" if self.name in OURS else out).iterdir() if path.is_file()]
+        # Before the pixels batchgen writes what the picture was made from, unless it is told not to.
+        end = self.picture[_HEAD_BYTES if self.name == "batchgen" else 0 :]
+        wrong = [path.name for path in files if not path.read_bytes().endswith(end)]
         if len(files) != count or wrong:
             sys.exit(f"{self.name}: {len(files)} files instead of {count}, {len(wrong)} of them wrong; no result")
 
@@ -177,11 +179,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="SML")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join(NAMES), help="contestants; read, write and batchgen always run")
+    parser.add_argument("--only", default=",".join(NAMES), help="contestants; the floor and batchgen always run")
     parser.add_argument("--space", default="/dev/shm", type=Path, help="where files are written; tmpfs for CPU ratios")
     asked = parser.parse_args()
     nginx.find()
-    names = _present([name for name in NAMES if name in ("read", "write", "batchgen", *asked.only.split(","))])
+    names = _present([name for name in NAMES if name in ("read", "write", *OURS, *asked.only.split(","))])
     with tempfile.TemporaryDirectory(dir=asked.space, prefix="batchgen-bench-") as folder:
         space = Path(folder)
         space.chmod(0o755)

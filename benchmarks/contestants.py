@@ -118,7 +118,7 @@ def threads(task: Task) -> None:
 
 def openai(task: Task) -> None:
     """The asynchronous client of the openai package."""
-    from openai import AsyncOpenAI  # type: ignore[import-not-found]
+    from openai import AsyncOpenAI
 
     async def main() -> None:
         async with AsyncOpenAI(base_url=task.url, api_key="bench", max_retries=0, timeout=180) as client:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 
+from aiohttp import web
+
 from batchgen.sandbox import Sandbox, Script
-from batchgen.sandbox.faults import Reply
+from batchgen.sandbox.shapes import Reply
 
 
 class HeldSandbox(Sandbox):
@@ -19,7 +21,7 @@ class HeldSandbox(Sandbox):
     def let_go(self) -> None:
         self._free.set()
 
-    async def _sold(self, body: bytes, fault: str | None) -> Reply:
+    async def _sold(self, request: web.Request, body: bytes, fault: str | None) -> Reply:
         while not self._free.is_set():  # noqa: ASYNC110 - another thread's event
             await asyncio.sleep(0.005)
-        return await super()._sold(body, fault)
+        return await super()._sold(request, body, fault)

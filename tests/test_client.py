@@ -20,19 +20,23 @@ from samples import job
 from batchgen.client import Client, Endpoint, incoming, origin
 from batchgen.client.connection import Connection
 from batchgen.client.origin import Origin
-from batchgen.model import AttemptFailed, Failure, Job, Reply, Secret
+from batchgen.model import AttemptFailed, Failure, Job, Post, Reply, Secret
 
 CANARY = "canary-key-0123456789"
 GENERATE, PING = "/images/generation", "/models"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def encode(of: Job) -> bytes:
-    return of.prompt.encode()
+def post(body: bytes = b"{}") -> Post:
+    return Post(GENERATE, "application/json", body)
+
+
+async def encode(of: Job) -> Post:
+    return post(of.prompt.encode())
 
 
 def client_of(url: str) -> Client:
-    return Client(Endpoint(url + GENERATE, url + PING, Secret(CANARY)), encode, user_agent="batchgen/9")
+    return Client(Endpoint(url, url + PING, Secret(CANARY)), encode, user_agent="batchgen/9")
 
 
 @asynccontextmanager
@@ -74,7 +78,7 @@ async def raw(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
 async def failure_of(client: Client, timeout_s: float = 30.0) -> AttemptFailed:
     """How an attempt fails; its words never hold the key."""
     with pytest.raises(AttemptFailed) as caught:
-        await client.send(b"{}", timeout_s)
+        await client.send(post(), timeout_s)
     assert CANARY not in str(caught.value) + repr(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
     return caught.value
@@ -145,7 +149,7 @@ async def test_being_cancelled_is_no_failure() -> None:
         left.set()
 
     async with raw(talk) as client:
-        attempt = asyncio.create_task(client.send(b"{}", 30))
+        attempt = asyncio.create_task(client.send(post(), 30))
         await asked.wait()
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -168,7 +172,7 @@ async def test_the_free_address_tells_whether_the_server_is_there(status: int, r
 
 async def test_preparing_is_left_to_the_encoder() -> None:
     """The body that is sent is the one that the encoder made."""
-    assert await client_of("https://api.test").prepare(job(prompt="a bear")) == b"a bear"
+    assert await client_of("https://api.test").prepare(job(prompt="a bear")) == post(b"a bear")
 
 
 # What really leaves the machine
@@ -185,7 +189,7 @@ async def test_a_request_is_what_it_should_be_and_nothing_more() -> None:
         return response
 
     async with serving(handler) as (client, _):
-        replies = [await client.send(b'{"prompt": "a fox"}', 30) for _ in range(2)]
+        replies = [await client.send(post(b'{"prompt": "a fox"}'), 30) for _ in range(2)]
         assert await client.reachable()
     assert [(request.method, request.path) for request, _ in seen] == [("POST", GENERATE)] * 2 + [("GET", PING)]
     for request, body in seen[:2]:
@@ -202,6 +206,27 @@ async def test_a_request_is_what_it_should_be_and_nothing_more() -> None:
         assert 0 < reply.first_byte_s <= reply.response_s
 
 
+async def test_a_server_may_have_headers_paths_and_types_of_its_own() -> None:
+    """Without a key none is sent; the API's headers travel with every request, and each request has its path."""
+    seen: list[web.Request] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request)
+        return web.Response(body=b"{}")
+
+    async with serving(handler) as (_, url):
+        endpoint = Endpoint(url, url + PING, Secret(""), {"api-key": "k-1", "X-Org": "team 1"})
+        async with Client(endpoint, encode, user_agent="batchgen/9") as client:
+            await client.send(Post("/images/edits?api-version=1", "multipart/form-data; boundary=b", b"--b--"), 30)
+            await client.send(post(), 30)
+            assert await client.reachable()
+    assert [request.path_qs for request in seen] == ["/images/edits?api-version=1", GENERATE, PING]
+    assert seen[0].headers["Content-Type"] == "multipart/form-data; boundary=b"
+    for request in seen:
+        assert (request.headers["api-key"], request.headers["X-Org"]) == ("k-1", "team 1")
+        assert "Authorization" not in request.headers
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_handed_back_not_followed(status: int) -> None:
     """A redirect would send a paid request, or the key, somewhere else: it is only reported."""
@@ -213,7 +238,7 @@ async def test_redirects_are_handed_back_not_followed(status: int) -> None:
         return web.Response(status=status, headers={"Location": "/elsewhere"})
 
     async with serving(handler) as (client, _):
-        reply = await client.send(b"{}", 30)
+        reply = await client.send(post(), 30)
         await client.reachable()
     assert (reply.status, reply.headers["location"]) == (status, "/elsewhere")
     assert elsewhere == []
@@ -233,7 +258,7 @@ async def test_the_environment_changes_neither_way_nor_key(monkeypatch: pytest.M
         return web.Response()
 
     async with serving(handler) as (client, _):
-        assert (await client.send(b"{}", 30)).status == 200
+        assert (await client.send(post(), 30)).status == 200
         assert await client.reachable()
     assert seen == [f"Bearer {CANARY}"] * 2
 
@@ -276,7 +301,7 @@ async def test_an_answer_of_just_the_cap_is_whole(monkeypatch: pytest.MonkeyPatc
         return web.Response(body=b"x" * 100_000)
 
     async with serving(handler) as (client, _):
-        assert len((await client.send(b"{}", 30)).body) == 100_000
+        assert len((await client.send(post(), 30)).body) == 100_000
 
 
 CUT = {
@@ -306,7 +331,7 @@ async def test_half_a_picture_is_none(head: bytes) -> None:
 async def test_a_refusal_is_one_by_its_status_however_little_of_it_arrives(head: bytes, status: int) -> None:
     """An error answer that ends early still says what it says."""
     async with raw(cutting(head % status)) as client:
-        reply = await client.send(b"{}", 30)
+        reply = await client.send(post(), 30)
     assert (reply.status, reply.body) == (status, b"half an answer")
 
 
@@ -367,7 +392,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
 
     async with raw(talk) as client:
         for _ in range(3):
-            assert (await client.send(b"{}", 30)).body == b"ok"
+            assert (await client.send(post(), 30)).body == b"ok"
             await let_go.wait()
             let_go.clear()
 
@@ -387,7 +412,7 @@ async def test_only_a_connection_that_was_just_busy_is_used_again(
 
     async with raw(talk) as client:
         for _ in range(3):
-            await client.send(b"{}", 30)
+            await client.send(post(), 30)
     assert len(peers) == connections
 
 
@@ -409,7 +434,7 @@ async def test_a_connection_is_not_used_again_before_a_whole_request_has_left() 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with server, client_of(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
         for body in (bytes(16 << 20), b"{}"):
-            assert (await client.send(body, 30)).status == 413
+            assert (await client.send(post(body), 30)).status == 413
     assert len(peers) == 2
 
 
@@ -470,7 +495,7 @@ async def test_an_address_that_is_no_name_needs_no_network_of_its_family(monkeyp
 
     async with serving(handler) as (client, _):
         monkeypatch.setattr(socket, "getaddrinfo", without_ipv4)
-        assert (await client.send(b"{}", 30)).status == 200
+        assert (await client.send(post(b"{}"), 30)).status == 200
 
 
 async def test_a_large_answer_whose_server_closes_at_once_is_whole() -> None:
@@ -483,7 +508,7 @@ async def test_a_large_answer_whose_server_closes_at_once_is_whole() -> None:
         writer.close()
 
     async with raw(talk) as client:
-        assert (await client.send(b"{}", 30)).body == body
+        assert (await client.send(post(), 30)).body == body
 
 
 async def test_a_server_that_echoes_the_key_is_quoted_without_it() -> None:

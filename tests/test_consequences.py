@@ -161,8 +161,8 @@ def test_a_server_clock_far_from_ours_is_told_once(desk: Desk, ahead_s: int, tol
     """A difference of more than a minute is told once and moves the day; a smaller or senseless one is not."""
     date = format_datetime(NOON + timedelta(seconds=ahead_s), usegmt=True)
     for _ in range(3):
-        desk.effects.server_date(date)
-    desk.effects.server_date(None)
+        desk.effects.answered({"date": date} if date else {}, 0.0)
+    desk.effects.answered({}, 0.0)
     said = [] if told_s is None else [f"the server's clock differs from ours by {told_s} s"]
     assert desk.paces() == said
     assert desk.gates.day.skew == timedelta(seconds=ahead_s if said else 0)

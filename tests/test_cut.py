@@ -11,8 +11,9 @@ from samples import told
 
 from batchgen.model import BadAnswer, ServerError
 from batchgen.protocol import Answer, Drawn, decode_base64, read_error
+from batchgen.protocol.answers import _read_parts, _read_whole, decode_answer
 from batchgen.protocol.cut import MAX_VALUES, crowded, cut
-from batchgen.protocol.nebula import _read_parts, _read_whole, decode_answer, encode_answer
+from batchgen.protocol.nebula import encode_answer
 
 ONE, TWO = b"\xfb\xff\xfe ones", b"second!!"
 A, B = (base64.b64encode(data).decode() for data in (ONE, TWO))

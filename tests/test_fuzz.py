@@ -34,8 +34,8 @@ from batchgen.manifest import Format, Rules, ids, jobs, overrides, read
 from batchgen.model import BadAnswer, FileInput, Job, ManifestError, Problem, ServerError, UsageError
 from batchgen.pacing import ABSURD_S, clock_skew, retry_after_s
 from batchgen.protocol import Drawn, decode_base64, read_error
+from batchgen.protocol.answers import _read_whole
 from batchgen.protocol.nebula import (
-    _read_whole,
     decode_answer,
     decode_request,
     encode_answer,
@@ -44,6 +44,7 @@ from batchgen.protocol.nebula import (
 )
 from batchgen.sandbox.drawing import Order
 from batchgen.sandbox.orders import Refused, read_order
+from batchgen.sandbox.shapes import Error
 from batchgen.text import printable
 
 pytestmark = pytest.mark.no_cover  # as in test_nights
@@ -509,10 +510,10 @@ asked = st.dictionaries(st.sampled_from((*FIELDS, "output_format", "model")), js
 def test_a_request_is_an_order_or_refused(body: bytes) -> None:
     """Whatever a client sends, the sandbox would draw it, or answers with an error of the API's shape."""
     try:
-        order = read_order(body, "png")
+        order = read_order(lambda: decode_request(body), "png")
     except Refused as refused:
-        assert refused.reply.status in (400, 404)
-        assert read_error(refused.reply.body).shaped
+        assert isinstance(refused.why, Error)
+        assert refused.why.status in (400, 404)
     else:
         assert isinstance(order, Order)
         assert 16 <= min(order.size) <= max(order.size) <= 4096

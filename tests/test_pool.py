@@ -45,7 +45,7 @@ from world import (
 from batchgen.account import MemoryAccount
 from batchgen.events import Finished, Tried
 from batchgen.joblog import Ended, Intent, decode_note, encode, timestamp
-from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, StorageError
+from batchgen.model import Attempt, Billed, Counts, ExitCode, Failure, InputChanged, Job, Post, StorageError
 from batchgen.pacing import Lease
 from batchgen.pool import Deadline, Pool
 from batchgen.protocol import Drawn, nebula
@@ -173,6 +173,21 @@ def test_9_waiting_jobs_hold_no_slot() -> None:
     night = World(lambda a: RESET if a.n == 1 and a.number % 10 == 0 else Answer(after_s=5), jobs=80).run()
     assert all_done(night, 80)
     assert night.server.most_in_flight == C
+
+
+def test_9_a_server_that_counts_is_not_asked_for_more() -> None:
+    """Where answers say that nothing is left of the minute, the rest waits for its reset and nothing is refused."""
+
+    def counting(arrival: Arrival) -> Answer:
+        left = 4 - (arrival.number - 1) % 5
+        headers = {"x-ratelimit-remaining-requests": str(left), "x-ratelimit-reset-requests": "1m0s"}
+        return Answer(after_s=0.5, headers=headers)
+
+    night = World(counting, jobs=15, concurrency=1).run()
+    assert all_done(night, 15)
+    times_s = [arrival.at_s for arrival in night.arrivals]
+    assert [round(later - earlier) for earlier, later in pairwise(times_s[4::5])] == [62, 62]
+    assert max(later - earlier for earlier, later in pairwise(times_s[:5])) < 1
 
 
 # Point 10: the shared pause
@@ -908,7 +923,7 @@ def test_18_an_account_that_does_not_answer_holds_no_run_that_ends(
 class _Stumbling(SimServer):
     """Cannot prepare one of the jobs."""
 
-    async def prepare(self, job: Job) -> bytes:
+    async def prepare(self, job: Job) -> Post:
         if job.id == "job-3":
             raise RuntimeError("this job cannot be encoded")
         return await super().prepare(job)
@@ -926,9 +941,9 @@ def test_20_an_exception_before_sending_becomes_the_jobs_record(monkeypatch: pyt
 class _Slipping(SimServer):
     """Lets an exception of its own slip for one of the jobs, after it was sent."""
 
-    async def send(self, body: bytes, timeout_s: float) -> Any:
-        reply = await super().send(body, timeout_s)
-        if body == b"job-3":
+    async def send(self, post: Post, timeout_s: float) -> Any:
+        reply = await super().send(post, timeout_s)
+        if post.body == b"job-3":
             raise RuntimeError("a bug in the transport")
         return reply
 
@@ -988,8 +1003,8 @@ def test_20_a_verdict_that_cannot_be_recorded_stops_the_run_too(
 def test_20_five_unexpected_errors_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug that hits everybody is not paid for by everybody."""
 
-    async def broken(self: SimServer, body: bytes, timeout_s: float) -> Any:
-        self.arrivals.append(Arrival(body.decode(), 1, len(self.arrivals) + 1, 0.0))
+    async def broken(self: SimServer, post: Post, timeout_s: float) -> Any:
+        self.arrivals.append(Arrival(post.body.decode(), 1, len(self.arrivals) + 1, 0.0))
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(SimServer, "send", broken)
@@ -1171,7 +1186,7 @@ def test_after_a_rate_limit_another_job_tries_the_way() -> None:
 class _Changed(SimServer):
     """Finds that the picture a job starts from is not what it was."""
 
-    async def prepare(self, job: Job) -> bytes:
+    async def prepare(self, job: Job) -> Post:
         if job.id == "job-3":
             raise InputChanged("cat.png was changed")
         return await super().prepare(job)

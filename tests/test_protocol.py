@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from samples import json_values, texts
 
 from batchgen.model import BadAnswer, ServerError
-from batchgen.protocol import Answer, Drawn, decode_base64, error_in, looks_like_html, read_error
+from batchgen.protocol import Answer, Drawn, Model, decode_base64, error_in, looks_like_html, read_error
 from batchgen.protocol.nebula import (
-    Model,
     decode_answer,
     decode_credits,
     decode_models,
@@ -432,7 +431,9 @@ def test_models_come_back_as_they_were_written(known: dict[str, tuple[bool, floa
         {"model_name": name, "model_type": "Image" if draws else "Text", "price": price}
         for name, (draws, price) in known.items()
     ]
-    assert decode_models(encode_models(listed)) == [Model(name, *rest) for name, rest in known.items()]
+    assert decode_models(encode_models(listed)) == [
+        Model(name, "Image" if draws else "Text", price) for name, (draws, price) in known.items()
+    ]
 
 
 @given(st.floats(-1e6, 1e9, allow_nan=False))

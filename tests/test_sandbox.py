@@ -409,7 +409,7 @@ def test_every_named_fault_is_tested_here() -> None:
         "notimage",
         "cutimage",
     }
-    assert set(FAULT_KINDS) == tested | {"reset", "disconnect", "truncate", "slow", "hang"}
+    assert set(FAULT_KINDS) == tested | {"reset", "disconnect", "truncate", "slow", "hang", "link", "deadlink"}
 
 
 async def test_counted_faults_come_first_and_in_their_order() -> None:

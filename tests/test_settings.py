@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchgen.manifest import LIMITS
 from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
 from batchgen.protocol import nebula
-from batchgen.settings import DEFAULT_PATIENCE_S, Flags, Limits, Settings, key_variable, resolve, style_of
+from batchgen.settings import DEFAULT_PATIENCE_S, Flags, Limits, Settings, resolve, style_of
 
 KEY = "sk-very-secret-0123456789"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -30,7 +30,8 @@ def settings(
     **flags: Any,
 ) -> Settings:
     """The settings of a run of m.yaml with these flags."""
-    return resolve(Flags(Path("m.yaml"), **flags), env or {}, header or Header(), output=Path("o"), key=key, now=now)
+    said = Flags(Path("m.yaml"), **flags)
+    return resolve(said, env or {}, header or Header(), output=Path("o"), find_key=lambda place: key, now=now)
 
 
 def refusal(*args: Any, **flags: Any) -> str:
@@ -188,11 +189,11 @@ def test_who_wins_the_style() -> None:
 
 
 def test_an_unknown_style_is_refused() -> None:
-    """A style that is not there yet is named, harmlessly, with those that are."""
-    message = refusal(api="openai\x1b[2J")
-    assert "openai" in message
+    """A style that is not known is named, harmlessly, with those that are."""
+    message = refusal(api="dalle\x1b[2J")
+    assert "dalle" in message
     assert "\x1b" not in message
-    assert message.endswith("use nebula or sandbox")
+    assert message.endswith("use nebula, sandbox or openai")
 
 
 def test_who_wins_the_address() -> None:
@@ -356,12 +357,6 @@ def test_without_a_key_nothing_is_hidden() -> None:
     assert Secret("").hide_bytes(b"abc") == b"abc"
     assert Secret("k1").hide("a k1 k1") == "a *** ***"
     assert Secret("k1").hide_bytes(b"a k1 k1") == b"a *** ***"
-
-
-def test_which_variable_holds_the_key() -> None:
-    """The manifest may name the variable; else it is the style's."""
-    assert key_variable(Header()) == key_variable(Header(api=Api())) == "NEBULA_API_KEY"
-    assert key_variable(Header(api=Api(key_env="MY_KEY"))) == "MY_KEY"
 
 
 # The rest

@@ -86,7 +86,7 @@ def test_the_parts_add_up_to_the_whole(n: int, whole: int) -> None:
 
 def limits_of(shard: str, shared: bool = False, **limits: Any) -> Limits:
     flags = Flags.of("m.yaml", shard=shard, shared_account=shared, **limits)
-    return resolve(flags, {}, Header(), output=Path("out"), key="k", now=SystemClock().utc()).limits
+    return resolve(flags, {}, Header(), output=Path("out"), find_key=lambda place: "k", now=SystemClock().utc()).limits
 
 
 def test_a_shard_gets_its_part_of_pace_day_and_money() -> None:

@@ -80,5 +80,5 @@ def test_a_first_request_waits_for_nothing_that_it_does_not_need(
     monkeypatch.setenv("NEBULA_API_KEY", "wrong")
     table = str(place.write("m.csv", f"id,prompt,model\na,a cat,{MODEL}\n"))
     seen = loaded("run", table, "--api-url", beside().url, "--quiet", code=6)
-    assert "aiohttp" in seen
+    assert "batchgen.client" in seen
     assert not seen & {"PIL", "yaml", "jinja2", "tqdm", "batchgen.sandbox", "batchgen.schema", "batchgen.estimate"}

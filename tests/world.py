@@ -35,6 +35,7 @@ from batchgen.model import (
     Job,
     Outcome,
     Picture,
+    Post,
     Reply,
     Secret,
     ServerError,
@@ -172,11 +173,14 @@ class SimServer:
         self.in_flight = self.most_in_flight = 0
         self._counts: Counter[str] = Counter(a.job for a in arrivals)
 
-    async def prepare(self, job: Job) -> bytes:
-        return job.id.encode()
+    async def prepare(self, job: Job) -> Post:
+        return Post("/", "text/plain", job.id.encode())
 
-    async def send(self, body: bytes, timeout_s: float) -> Reply:
-        job, now_s = body.decode(), asyncio.get_running_loop().time()
+    async def fetch(self, reply: Reply) -> Reply:
+        raise AttemptFailed(Failure.DOWNLOAD, "no links here")
+
+    async def send(self, post: Post, timeout_s: float) -> Reply:
+        job, now_s = post.body.decode(), asyncio.get_running_loop().time()
         self._counts[job] += 1
         arrival = Arrival(job, self._counts[job], len(self.arrivals) + 1, now_s)
         self.arrivals.append(arrival)

@@ -8,41 +8,45 @@ connects. A picture's answer is one large text of known length, and this way of 
 from __future__ import annotations
 
 import asyncio
-import errno
-import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from urllib.parse import urlsplit
 
+import msgspec
+
+from batchgen.client.downloads import Downloads
+from batchgen.client.exchange import END, exchange, head, who
 from batchgen.client.origin import Origin
-from batchgen.model import AttemptFailed, Failure, Job, Reply, Secret
-from batchgen.text import printable
+from batchgen.model import AttemptFailed, Body, Job, Post, Reply, Secret
+from batchgen.protocol.answers import filled
 
-CONNECT_TIMEOUT_S = 15.0
 PING_TIMEOUT_S = 10.0
-_END = b"\r\n"
-_JSON = b"Content-Type: application/json\r\n"
-_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where requests go, with which key: the generation URL and one that answers for free, at the same server."""
+    """Where requests go, with which key and which other headers: the API's address, and a URL of the same server that
+    answers for free. `links` finds where a success answer says that its pictures lie.
+    """
 
-    generate_url: str
+    url: str
     ping_url: str
     key: Secret
+    headers: Mapping[str, str] = field(default_factory=dict)
+    links: Callable[[Body], tuple[str, ...]] = lambda body: ()
 
 
 class Client:
     """Sends requests to one endpoint; use as an async context manager."""
 
-    def __init__(self, endpoint: Endpoint, encode: Callable[[Job], Awaitable[bytes]], *, user_agent: str) -> None:
-        self._encode = encode
-        self._key, self._origin = endpoint.key, Origin(endpoint.generate_url)
-        self._post = _head("POST", endpoint.generate_url, endpoint.key, user_agent) + _JSON
-        self._get = _head("GET", endpoint.ping_url, endpoint.key, user_agent) + _END
+    def __init__(self, endpoint: Endpoint, encode: Callable[[Job], Awaitable[Post]], *, user_agent: str) -> None:
+        self._encode, self._user_agent = encode, user_agent
+        self._url, self._key, self._origin = endpoint.url, endpoint.key, Origin(endpoint.url)
+        self._links = endpoint.links
+        self._headers = who(endpoint.key, endpoint.headers)
+        self._heads: dict[str, bytes] = {}
+        self._get = head("GET", endpoint.ping_url, self._headers, user_agent) + END
+        self._downloads = Downloads(endpoint.url, self._headers, endpoint.key, user_agent)
 
     async def __aenter__(self) -> Client:
         return self
@@ -52,83 +56,42 @@ class Client:
     ) -> None:
         self._origin.close()
 
-    async def prepare(self, job: Job) -> bytes:
+    async def prepare(self, job: Job) -> Post:
         return await self._encode(job)
 
-    async def send(self, body: bytes, timeout_s: float) -> Reply:
+    async def send(self, post: Post, timeout_s: float) -> Reply:
         """One attempt. Raises AttemptFailed where no whole answer came within `timeout_s`."""
-        request = b"%bContent-Length: %d\r\n\r\n%b" % (self._post, len(body), body)
-        return await _exchange(self._origin, request, self._key, timeout_s)
+        if (begin := self._heads.get(post.path)) is None:
+            begin = self._heads[post.path] = head("POST", self._url + post.path, self._headers, self._user_agent)
+        kind = post.content_type.encode()
+        request = b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (begin, kind, len(post.body), post.body)
+        reply = await exchange(self._origin, request, self._key, timeout_s)
+        if reply.status == 200 and (found := self._links(reply.body)):
+            return msgspec.structs.replace(reply, links=found)
+        return reply
+
+    async def fetch(self, reply: Reply) -> Reply:
+        """The answer with the pictures that it links to. Raises AttemptFailed where one cannot be had."""
+        now = asyncio.get_running_loop().time
+        began_s = now()
+        pictures = await self._downloads.pictures(reply.links)
+        body = await asyncio.to_thread(filled, reply.body, pictures)
+        return msgspec.structs.replace(reply, body=body, links=(), response_s=reply.response_s + now() - began_s)
 
     async def reachable(self) -> bool:
         """Whether anything but a server error answers at the free address."""
         try:
-            return (await _exchange(self._origin, self._get, self._key, PING_TIMEOUT_S)).status < 500
+            return (await exchange(self._origin, self._get, self._key, PING_TIMEOUT_S)).status < 500
         except AttemptFailed:
             return False
 
 
-async def ask(url: str, key: Secret, timeout_s: float, *, user_agent: str) -> Reply:
+async def ask(
+    url: str, key: Secret, timeout_s: float, *, user_agent: str, headers: Mapping[str, str] | None = None
+) -> Reply:
     """One GET of an address that costs nothing. Raises AttemptFailed where no whole answer came within `timeout_s`."""
     origin = Origin(url)
     try:
-        return await _exchange(origin, _head("GET", url, key, user_agent) + _END, key, timeout_s)
+        return await exchange(origin, head("GET", url, who(key, headers or {}), user_agent) + END, key, timeout_s)
     finally:
         origin.close()
-
-
-async def _exchange(origin: Origin, request: bytes, key: Secret, timeout_s: float) -> Reply:
-    now = asyncio.get_running_loop().time
-    began_s = now()
-    try:
-        # Connecting ends well before the whole: afterwards nobody could say any more that nothing was sent.
-        connection = await origin.connection(min(CONNECT_TIMEOUT_S, timeout_s / 2))
-    except Exception as error:
-        words = f"cannot connect to {origin.address}: {_words(error)}"
-        raise AttemptFailed(_not_sent(error), printable(key.hide(words))) from None
-    try:
-        answer = await connection.ask(request, began_s + timeout_s)
-        return Reply(
-            answer.status, answer.headers, answer.content(), connection.first_byte_s - began_s, now() - began_s
-        )
-    except TimeoutError:
-        raise AttemptFailed(Failure.NO_ANSWER, f"no whole answer within {timeout_s:g} s") from None
-    except AttemptFailed as error:
-        raise AttemptFailed(error.failure, printable(key.hide(str(error)))) from None
-    except Exception as error:
-        failure = Failure.NO_ANSWER if isinstance(error, OSError) else Failure.UNCLASSIFIED
-        raise AttemptFailed(failure, printable(key.hide(_words(error)))) from None
-    finally:
-        origin.give_back(connection)
-
-
-def _head(method: str, url: str, key: Secret, user_agent: str) -> bytes:
-    """What all requests to an address begin with."""
-    parts = urlsplit(url)
-    place = f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
-    host = parts.netloc.rpartition("@")[2]
-    lines = (
-        f"{method} {place} HTTP/1.1",
-        f"Host: {host}",
-        f"Authorization: Bearer {key.reveal()}",
-        "Accept: */*",
-        "Accept-Encoding: identity",
-        f"User-Agent: {user_agent}",
-    )
-    return "".join(f"{line}\r\n" for line in lines).encode()
-
-
-def _words(error: Exception) -> str:
-    """What the log says about an exception: the system's own words, where it has some."""
-    if isinstance(error, TimeoutError) and not error.args:
-        return "no answer in time"
-    return getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-
-
-def _not_sent(error: Exception) -> Failure:
-    """Why there is no connection: the request cannot have been paid for."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Failure.TLS
-    if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
-        return Failure.TOO_MANY_FILES
-    return Failure.NOT_CONNECTED

@@ -13,7 +13,12 @@ from batchgen.model import AttemptFailed, Body, Failure
 
 MAX_ANSWER_BYTES = 64 << 20
 MAX_HEAD_BYTES = 64 << 10
-_KEPT_HEADERS = frozenset((b"retry-after", b"retry-after-ms", b"date", b"location"))
+_KEPT_HEADERS = frozenset(
+    (
+        *(b"retry-after", b"retry-after-ms", b"date", b"location"),
+        *(b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    )
+)
 _NOTHING = memoryview(bytearray())
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 

@@ -29,8 +29,8 @@ class Origin:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._tls = parts.scheme == "https"
-        self._host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
-        self.address = f"{self._host}:{self._port}"
+        self.host, self._port = parts.hostname or "", parts.port or (443 if self._tls else 80)
+        self.address = f"{self.host}:{self._port}"
         self._idle: deque[tuple[float, Connection]] = deque()
         self._open: set[Connection] = set()
         self._found: asyncio.Future[list[AddrInfoType]] | None = None
@@ -69,13 +69,13 @@ class Origin:
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         chosen = await start_connection(
-            await self._addresses(), happy_eyeballs_delay=_NEXT_FAMILY_S, interleave=1, loop=loop
+            await self.addresses(), happy_eyeballs_delay=_NEXT_FAMILY_S, interleave=1, loop=loop
         )
         _, connection = await loop.create_connection(
             Connection,
             sock=chosen,
             ssl=self._context if self._tls else None,
-            server_hostname=self._host if self._tls else None,
+            server_hostname=self.host if self._tls else None,
         )
         if connection.closed:  # TLS may tell of both in one breath
             raise ConnectionResetError(errno.ECONNRESET, "the server closed the new connection at once")
@@ -87,11 +87,11 @@ class Origin:
         context.set_alpn_protocols(["http/1.1"])
         return context
 
-    async def _addresses(self) -> list[AddrInfoType]:
+    async def addresses(self) -> list[AddrInfoType]:
         """Where the host is; one look-up serves all who connect at about the same time."""
         now_s = asyncio.get_running_loop().time()
         if self._found is None or (self._found.done() and now_s - self._found_s > LOOK_UP_AGAIN_S):
-            self._found, self._found_s = _look_up(self._host, self._port), now_s
+            self._found, self._found_s = _look_up(self.host, self._port), now_s
         found = self._found
         try:
             return await asyncio.shield(found)

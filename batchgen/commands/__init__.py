@@ -20,6 +20,7 @@ COMMANDS = {
     "show": "what a picture or a job was made from",
     "verify": "are the files what the log says?",
     "export": "the pictures as a dataset",
+    "models": "what the API offers, and prices",
     "sandbox": "the stand-in API, with faults on demand",
     "init": "a starter manifest, Makefile and crontab line",
     "schema": "the manifest's JSON Schema, for editors",

@@ -73,4 +73,4 @@ def _ask(session: Session) -> Offer:
 
     from batchgen.runner import online
 
-    return asyncio.run(online.ask(session))
+    return asyncio.run(online.ask(session.access))

@@ -47,9 +47,7 @@ def manifest_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="with an object store: the folder for log and state (default: as for -o)",
     )
-    parser.add_argument("--api", metavar="STYLE", help="nebula (default) or sandbox, the built-in stand-in")
-    parser.add_argument("--api-url", metavar="URL", help="another address of the API")
-    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="where the key is, instead of NEBULA_API_KEY")
+    api_arguments(parser)
     parser.add_argument(
         "-D",
         dest="defaults",
@@ -98,6 +96,21 @@ def manifest_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json", action="store_true", help="the result, or why there is none, as one JSON object on standard output"
+    )
+
+
+def api_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--api",
+        metavar="STYLE",
+        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in)",
+    )
+    parser.add_argument("--api-url", metavar="URL", help="another address of the API")
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="where the key is, instead of the environment (NEBULA_API_KEY, OPENAI_API_KEY)",
     )
 
 

@@ -8,13 +8,16 @@ from typing import Any
 from batchgen.commands import common
 
 ABOUT = """\
-Serve a stand-in for the image API on 127.0.0.1 until interrupted: real HTTP, real pictures, faults on demand.
+Serve a stand-in for the image API on 127.0.0.1 until interrupted: real HTTP, real pictures, faults on demand. It speaks
+Nebula Block's shape below /api/v1 and the OpenAI-compatible one below /v1; the key of both is sandbox-key.
 
   batchgen sandbox --port 8080 --latency 0.5-2 --fail 503:0.05
   NEBULA_API_URL=http://127.0.0.1:8080/api/v1 NEBULA_API_KEY=sandbox-key batchgen run jobs/demo.yaml --api nebula
+  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=sandbox-key batchgen run jobs/demo.yaml --api openai
 
 --fail takes KIND:PROBABILITY or KIND:xN (the first N requests). KIND is an HTTP status or one of: reset, hang, quota,
-balance, refuse, failed200, disconnect, slow, truncate, badjson, badbase64, notimage, cutimage, empty, html."""
+balance, refuse, failed200, disconnect, slow, truncate, badjson, badbase64, notimage, cutimage, empty, html, link,
+deadlink."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,7 @@ async def _serve(script: Any, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with Sandbox(script, port=port) as sandbox:
-            common.tell(f"NEBULA_API_URL={sandbox.url}")
+            common.tell(f"NEBULA_API_URL={sandbox.url}\nOPENAI_BASE_URL={sandbox.openai_url}")
             await stop.wait()
     except (OSError, OverflowError) as error:
         raise UsageError(f"port {port} cannot be used: {getattr(error, 'strerror', error)}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import overload
+from typing import Any, overload
 
 import msgspec
 
@@ -11,12 +11,13 @@ from batchgen.model import Attempt, Billed, Entry, Job, Outcome, Picture, Timing
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """The pictures of a job as they were written, and how long that took in seconds."""
+    """The pictures of a job as they were written, how long that took in seconds, what the server says it used."""
 
     pictures: tuple[Picture, ...] = ()
     decode_s: float = 0.0
     save_s: float = 0.0
     notes: tuple[str, ...] = ()
+    usage: dict[str, Any] | None = None
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -73,6 +74,7 @@ class Draft(msgspec.Struct, frozen=True):
             notes=saved.notes,
             axes=job.axes or msgspec.UNSET,
             file=job.file or msgspec.UNSET,
+            usage=saved.usage or msgspec.UNSET,
         )
 
 

@@ -43,6 +43,19 @@ API = {
         "where the key is",
         hidden=True,
     ),
+    "path": Field(
+        "path",
+        Annotated[str, Meta(pattern=r"\A/[^\s#]*\Z")],
+        "a path that begins with /, such as /images/generations",
+        "where pictures are generated below the url, if not at the style's own path",
+    ),
+    "headers": Field(
+        "headers",
+        dict[str, str],
+        "a mapping of names to texts",
+        "headers of every request; $NAME stands for the environment variable of that name, as in {api-key: $MY_KEY}",
+        hidden=True,
+    ),
 }
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _ENTRY = frozenset((*FIELDS, *OWN))

@@ -15,12 +15,24 @@ from batchgen.pacing.gates import (
     RETRY_COST,
     RETRY_TOKENS,
     Adaptive,
+    Allotment,
     Breaker,
     Cooldown,
     Gates,
     RetryBudget,
 )
-from batchgen.pacing.waits import ABSURD_S, QUOTA_HINT_S, Hold, backoff_s, clock_skew, next_reset, retry_after_s
+from batchgen.pacing.waits import (
+    ABSURD_S,
+    QUOTA_HINT_S,
+    Hold,
+    Told,
+    backoff_s,
+    clock_skew,
+    next_reset,
+    retry_after_s,
+    span_s,
+    told,
+)
 
 __all__ = [
     "ABSURD_S",
@@ -34,6 +46,7 @@ __all__ = [
     "RETRY_TOKENS",
     "AccountState",
     "Adaptive",
+    "Allotment",
     "Breaker",
     "Budget",
     "Cooldown",
@@ -44,9 +57,12 @@ __all__ = [
     "Pace",
     "RetryBudget",
     "Tickets",
+    "Told",
     "backoff_s",
     "clock_skew",
     "grant",
     "next_reset",
     "retry_after_s",
+    "span_s",
+    "told",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from batchgen.pacing.allowance import Budget, Day, Tickets
-from batchgen.pacing.waits import QUOTA_HINT_S, Hold
+from batchgen.pacing.waits import QUOTA_HINT_S, Hold, Told
 
 DEFAULT_COOLDOWN_S = 15.0
 MAX_GROWN_COOLDOWN_S = 120.0
@@ -193,14 +194,50 @@ class RetryBudget:
 
 
 @dataclass
+class Allotment:
+    """How many requests the server says it will take before its limit is reset; the answer to the latest request
+    counts, less what was sent after it."""
+
+    told: Told | None = None
+    until_s: float = -math.inf
+    _of_s: float = -math.inf
+    _since: deque[float] = field(default_factory=deque)
+
+    def hold(self, now_s: float) -> Hold | None:
+        if self.told is None:
+            return None
+        if now_s >= self.until_s:
+            self.told = None
+            self._since.clear()
+        elif len(self._since) >= self.told.remaining:
+            return Hold(self.until_s - now_s, "the server's own limit")
+        return None
+
+    def sent(self, now_s: float) -> None:
+        if self.told:
+            self._since.append(now_s)
+
+    def hear(self, told: Told, sent_s: float, now_s: float) -> None:
+        """Take in what the answer says to a request that was sent at `sent_s`."""
+        if sent_s < self._of_s:
+            return
+        self.told, self._of_s, self.until_s = told, sent_s, now_s + told.reset_s
+        while self._since and self._since[0] <= sent_s:
+            self._since.popleft()
+
+
+@dataclass
 class Gates:
-    """All that an attempt must pass, in order: day, outage, cooldown, concurrency, minute. (Budget and retry tokens
-    depend on the job and are asked apart.)"""
+    """All that an attempt must pass, in order: day, outage, cooldown, the server's word, concurrency, minute.
+
+    (Budget and retry tokens depend on the job and are asked apart.)
+    """
 
     breaker: Breaker
     adaptive: Adaptive
     day: Day = field(default_factory=Day)
     cooldown: Cooldown = field(default_factory=Cooldown)
+    allotment: Allotment = field(default_factory=Allotment)
     tickets: Tickets = field(default_factory=Tickets)
     budget: Budget = field(default_factory=Budget)
     retries: RetryBudget = field(default_factory=RetryBudget)
@@ -211,12 +248,14 @@ class Gates:
             self.day.hold(utc)
             or self.breaker.hold(now_s)
             or self.cooldown.hold(now_s, in_flight)
+            or self.allotment.hold(now_s)
             or self.adaptive.hold(in_flight)
             or self.tickets.hold(now_s)
         )
 
     def sent(self, now_s: float, price_usd: float, *, again: bool) -> None:
         self.tickets.sent()
+        self.allotment.sent(now_s)
         self.budget.sent(price_usd)
         if again:
             self.retries.sent(now_s)

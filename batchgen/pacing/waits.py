@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 QUOTA_HINT_S = 3600.0
 ABSURD_S = 48 * 3600.0
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_SPAN = re.compile(r"(?:([0-9.]{1,12})(ms|[dhms]))")
+_SPAN_S = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 @dataclass(frozen=True)
@@ -21,14 +23,52 @@ class Hold:
     reason: str
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a server says of its limit: `remaining` requests may come in the next `reset_s` seconds."""
+
+    remaining: int
+    reset_s: float
+
+
+def told(headers: Mapping[str, str]) -> Told | None:
+    """What `x-ratelimit-remaining-requests` and `-reset-requests` say; None where they say nothing sensible.
+
+    More remaining than `-limit-requests` is not believed. A reset of over an hour is that of another limit than the
+    minute's: only a refusal says when it is reached.
+    """
+    remaining = headers.get("x-ratelimit-remaining-requests", "").strip()
+    reset_s = span_s(headers.get("x-ratelimit-reset-requests", ""))
+    if not re.fullmatch("[0-9]{1,9}", remaining) or reset_s is None or not 0 < reset_s <= QUOTA_HINT_S:
+        return None
+    limit = headers.get("x-ratelimit-limit-requests", "").strip()
+    most = int(limit) if re.fullmatch("[1-9][0-9]{0,8}", limit) else int(remaining)
+    return Told(min(int(remaining), most), reset_s)
+
+
+def span_s(text: str) -> float | None:
+    """The seconds in `6m0s`, `1.5s`, `20ms`, `1h2m` or a bare number; None for anything else."""
+    text = text.strip()
+    if (seconds := _number(text, 1.0)) is not None:
+        return seconds
+    parts = _SPAN.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    counts = [_number(number, _SPAN_S[unit]) for number, unit in parts]
+    return None if None in counts else sum(filter(None, counts))
+
+
 def retry_after_s(headers: Mapping[str, str], utc: datetime) -> float | None:
     """How long the server asks to wait, in seconds; None where it does not say, or says something senseless.
 
     Read from `retry-after-ms` and `retry-after` (seconds, decimals allowed, or an HTTP date: RFC 9110 section 10.2.3).
+    Else from `x-ratelimit-reset-requests`, where nothing remains.
     Negative, non-finite and absurdly far values (over 48 h) are senseless. A date in the past is 0.
     """
     text = headers.get("retry-after", "")
-    for asked in (_number(headers.get("retry-after-ms", ""), 0.001), _number(text, 1.0), _until(text, utc)):
+    spent = headers.get("x-ratelimit-remaining-requests", "").strip() == "0"
+    reset_s = span_s(headers.get("x-ratelimit-reset-requests", "")) if spent else None
+    for asked in (_number(headers.get("retry-after-ms", ""), 0.001), _number(text, 1.0), _until(text, utc), reset_s):
         if asked is not None and asked <= ABSURD_S:
             return asked
     return None

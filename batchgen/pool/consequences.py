@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from batchgen.events import Event, Paced
 from batchgen.failures import RULES, Effect, End
 from batchgen.joblog import timestamp
 from batchgen.model import ExitCode, Failure
-from batchgen.pacing import Gates, clock_skew
+from batchgen.pacing import Gates, clock_skew, told
 from batchgen.pool.task import Fault, Sent, Task
 from batchgen.world import Clock, Randomness
 
@@ -36,15 +36,21 @@ class Consequences:
         self._gates, self._clock, self._random = gates, clock, randomness
         self._observe, self._stop = observe, stop
         self.successes = 0
-        self._server_date: str | None = None
+        self._date: str | None = None
         self._refusals = self._forbidden = self._internal = 0
         self._durations_s: deque[float] = deque(maxlen=REMEMBERED_DURATIONS)
 
-    def server_date(self, text: str | None) -> None:
+    def answered(self, headers: Mapping[str, str], sent_s: float) -> None:
+        """What the server says beside its answer to a request that was sent at `sent_s`: its clock, and its limit."""
+        self._server_date(headers.get("date"))
+        if limit := told(headers):
+            self._gates.allotment.hear(limit, sent_s, self._clock.monotonic())
+
+    def _server_date(self, text: str | None) -> None:
         """The server's clock decides when its day begins; told once where it is far from ours."""
-        if text == self._server_date:
+        if text == self._date:
             return
-        self._server_date = text
+        self._date = text
         ahead = clock_skew(text, self._clock.utc())
         if ahead is not None and abs(ahead - self._gates.day.skew) > MINUTE:
             self._gates.day.skew = ahead

@@ -19,7 +19,7 @@ from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Paced, Tried
 from batchgen.failures import RULES, Effect, Step
 from batchgen.joblog import Ended
-from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, Reply, StorageError
+from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, Post, Reply, StorageError
 from batchgen.pacing import QUOTA_HINT_S, Gates, Hold, backoff_s
 from batchgen.pool.consequences import Consequences
 from batchgen.pool.feed import Feed
@@ -245,17 +245,17 @@ class Pool:
     # One job's attempt, and what becomes of the job
 
     async def _attempt(self, task: Task) -> None:
-        this = asyncio.current_task()
+        this, started_s = asyncio.current_task(), self._clock.monotonic()
         assert this is not None
 
         def answered(reply: Reply | None) -> None:
             self._sending.pop(this, None)
-            self._effects.server_date(reply.headers.get("date") if reply else None)
+            self._effects.answered(reply.headers if reply else {}, started_s)
 
         try:
-            if (body := await self._body(task)) is None or not await self._remembered(task):
+            if (post := await self._post(task)) is None or not await self._remembered(task):
                 return
-            sent, result = await self._sender.attempt(task, body, answered)
+            sent, result = await self._sender.attempt(task, post, answered)
             if isinstance(result, Entry):
                 self._effects.success(sent, result.timings.response_s or 0.0, self.in_flight)
                 self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images), task.again))
@@ -273,7 +273,7 @@ class Pool:
             if task.probing:
                 self._gates.breaker.probe_ended(self._clock.monotonic())
 
-    async def _body(self, task: Task) -> bytes | None:
+    async def _post(self, task: Task) -> Post | None:
         """What to send; None where nothing can be, and the job stays pending."""
         try:
             return await self._transport.prepare(task.job)
@@ -314,6 +314,7 @@ class Pool:
             code=fault.code,
             message=fault.message,
             counts=failures.counts(fault.failure, others_succeed=others_succeed, probing=task.probing),
+            urls=fault.urls,
         )
         again = task.again
         task.life = (*task.life, attempt)

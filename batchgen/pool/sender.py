@@ -9,8 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 from batchgen import failures, joblog
-from batchgen.joblog import Intent
-from batchgen.model import AttemptFailed, BadAnswer, Entry, Failure, Reply, ServerError
+from batchgen.joblog import Ended, Intent
+from batchgen.model import Attempt, AttemptFailed, BadAnswer, Billed, Counts, Entry, Failure, Post, Reply, ServerError
 from batchgen.pacing import QUOTA_HINT_S, retry_after_s
 from batchgen.pool.task import Fault, Policy, Sent, Task
 from batchgen.protocol import read_error
@@ -60,7 +60,7 @@ class Sender:
         self._fastest_s: dict[str, float] = {}
 
     async def attempt(
-        self, task: Task, body: bytes, answered: Callable[[Reply | None], None]
+        self, task: Task, post: Post, answered: Callable[[Reply | None], None]
     ) -> tuple[Sent, Entry | Fault]:
         """Send one request for the task and save what comes; `answered` is called when the network is done with.
 
@@ -72,7 +72,7 @@ class Sender:
         await self._intents.add(joblog.encode(intent))
         reply = None
         try:
-            reply = await self._transport.send(body, policy.timeout_s)
+            reply = await self._transport.send(post, policy.timeout_s)
         except AttemptFailed as error:
             return sent, Fault(error.failure, str(error))
         except Exception as error:  # whatever the transport lets slip concerns this job alone
@@ -81,6 +81,12 @@ class Sender:
             answered(reply)
         if reply.status != 200:
             return sent, self._refusal(task, reply, read_error(policy.key.hide_bytes(reply.body)))
+        if reply.links:
+            await self._intents.add(joblog.encode(_linked(task, sent, reply)))
+            try:
+                reply = await self._transport.fetch(reply)
+            except Exception as error:  # whatever it was: the picture is paid for, and may still be fetched by hand
+                return sent, Fault(Failure.DOWNLOAD, str(error), reply.status, urls=reply.links)
         saved = self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
         reply = msgspec.structs.replace(reply, body=b"")  # the writer alone holds the answer, and lets it go
         return sent, self._outcome(task, reply, await saved)
@@ -107,6 +113,23 @@ class Sender:
         if failure is Failure.REDIRECT and (place := reply.headers.get("location")):
             message = f"to {place}, which is not followed"
         return Fault(failure, message, reply.status, error.code, asked_s)
+
+
+def _linked(task: Task, sent: Sent, reply: Reply) -> Ended:
+    """What is known of the attempt before its pictures are fetched: should the process end now, the log will tell where
+    they are."""
+    attempt = Attempt(
+        n=sent.n,
+        at=sent.at,
+        elapsed_s=round(reply.response_s, 6),
+        billed=Billed.YES,
+        http=reply.status,
+        failure=Failure.IN_DOUBT,
+        message="its pictures were still to be fetched",
+        counts=Counts.DOUBT,
+        urls=reply.links,
+    )
+    return Ended(task.job.id, task.job.fingerprint, attempt, task.price_usd)
 
 
 def _internal(error: Exception) -> Fault:

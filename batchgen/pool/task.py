@@ -131,15 +131,18 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """How an attempt failed, in the words of the classification; `asked_s` is the pause the server asked for."""
+    """How an attempt failed, in the words of the classification; `asked_s` is the pause the server asked for, `urls`
+    are where pictures lie that could not be fetched."""
 
     failure: Failure
     message: str
     http: int | None = None
     code: str | None = None
     asked_s: float | None = None
+    urls: tuple[str, ...] = ()
 
     def without(self, key: Secret) -> Fault:
         """The same, should the server have echoed the key, and fit to be shown."""
         code = self.code and printable(key.hide(self.code))
-        return msgspec.structs.replace(self, message=printable(key.hide(self.message)), code=code)
+        urls = tuple(key.hide(url) for url in self.urls)
+        return msgspec.structs.replace(self, message=printable(key.hide(self.message)), code=code, urls=urls)

@@ -225,7 +225,7 @@ def _refusal(session: Session, plan: Plan) -> list[str]:
     try:
         check_plan(plan, session.settings.selection)
         if plan.remaining:
-            need_key(session)
+            need_key(session.access)
     except UsageError as error:
         return [f"a run would be refused: {error}"]
     return []

@@ -18,6 +18,7 @@ from batchgen.plan import Mark, Plan, check_plan, render
 from batchgen.progress import say
 from batchgen.runner import process
 from batchgen.runner.context import Run, Voice
+from batchgen.runner.money import priced
 from batchgen.runner.outside import Outside, real
 from batchgen.runner.refusal import exit_code_of, reason_of
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
@@ -66,6 +67,7 @@ async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[
     if not outside.begun(root):
         # What cannot begin leaves no folder behind.
         plan = plan_of(session, lambda job: Standing.PENDING)
+        session = await priced(session, plan, outside.ask)
         _check_begin(session, plan)
     try:
         shard = session.settings.shard
@@ -160,7 +162,11 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
 
 async def _conduct(this: Run, plan: Plan | None) -> Summary:
     """`plan` is what was planned before the folder was there, where nothing in the folder says otherwise."""
-    plan = plan or plan_of(this.session, this.folder.standing, _regroup(this))
+    if plan is None:
+        plan = plan_of(this.session, this.folder.standing, _regroup(this))
+        before = len(this.session.notices)
+        this.session = await priced(this.session, plan, this.outside.ask)
+        this.notices += this.session.notices[before:]
     check_plan(plan, this.settings.selection)
     this.notices += this.session.source.notices
     place = "store" if this.store else "folder"
@@ -227,7 +233,7 @@ def _check_begin(session: Session, plan: Plan) -> None:
     """Raises UsageError where the plan needs something that was not given."""
     if not plan.remaining:
         return
-    need_key(session)
+    need_key(session.access)
     limits, prices = session.settings.limits, session.settings.prices_usd
     if limits.max_cost_usd is not None and plan.cost_usd(prices) is None:
         unknown = ", ".join(sorted(model for model in plan.to_do if model not in prices))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
@@ -11,12 +11,12 @@ import batchgen
 from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
 from batchgen.client import Client, Endpoint
 from batchgen.inputs import encoder, sends_files
-from batchgen.model import Job, Secret
+from batchgen.model import Job, Post, Secret
 from batchgen.pacing import Pace
-from batchgen.protocol import nebula
+from batchgen.protocol.styles import Style
 from batchgen.runner.context import Run
 from batchgen.runner.outside import Link
-from batchgen.settings import SANDBOX, Settings
+from batchgen.settings import Settings
 from batchgen.world import Account
 
 
@@ -34,29 +34,31 @@ async def link(this: Run) -> AsyncIterator[Link]:
 
 @asynccontextmanager
 async def _endpoint(settings: Settings) -> AsyncIterator[Endpoint]:
-    if settings.style != SANDBOX:
+    style, place = settings.api, settings.place
+    if not style.stands_in:
         assert settings.key is not None
-        yield _addresses(settings.url, settings.key)
+        yield _addresses(style, place.url, settings.key, place.headers)
         return
     from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
 
     # A stand-in, wherever it is, never sees the real key.
     key = Secret(SANDBOX_KEY)
-    if settings.url:
-        yield _addresses(settings.url, key)
+    if place.url:
+        yield _addresses(style, place.url, key, place.headers)
         return
     async with Sandbox(Script(balance_usd=1e9)) as sandbox:
-        yield _addresses(sandbox.url, key)
+        yield _addresses(style, sandbox.url, key, place.headers)
 
 
-def _addresses(url: str, key: Secret) -> Endpoint:
-    return Endpoint(url + nebula.GENERATE_PATH, url + nebula.MODELS_PATH, key)
+def _addresses(style: Style, url: str, key: Secret, headers: Mapping[str, str]) -> Endpoint:
+    return Endpoint(url, url + style.models_path, key, headers, style.links)
 
 
 def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> Client:
-    encode = encoder(this.session.inputs, nebula.encode_request)
+    settings = this.settings
+    encode = encoder(this.session.inputs, settings.api.encoder(settings.place.path))
 
-    async def prepare(job: Job) -> bytes:
+    async def prepare(job: Job) -> Post:
         if sends_files(job):
             return await asyncio.get_running_loop().run_in_executor(input_files, encode, job)
         return encode(job)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 import batchgen
-from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Body, Secret
-from batchgen.protocol import nebula, read_error
-from batchgen.runner.session import Session, need_key
-from batchgen.settings import SANDBOX
+from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Body, Secret, UsageError
+from batchgen.protocol import Model, read_error
+from batchgen.runner.session import Access, need_key
 from batchgen.text import printable
 
 TIMEOUT_S = 10.0
@@ -38,13 +38,14 @@ class Offer(msgspec.Struct, frozen=True):
         return {model: price for model, price in self.models.items() if price is not None}
 
 
-async def ask(session: Session) -> Offer:
+async def ask(access: Access) -> Offer:
     """Ask for models and balance. Raises UsageError without a key, AccountRefused where the key is wrong."""
-    need_key(session)
+    style, balance = access.style, None
     notices: list[str] = []
-    async with _address(session) as (url, key):
-        models = await _get(url + nebula.MODELS_PATH, key, nebula.decode_models, "the models", notices)
-        balance = await _get(url + nebula.CREDITS_PATH, key, nebula.decode_credits, "the balance", notices)
+    async with _way(access, notices) as way:
+        models = await way.get(style.models_path, style.decode_models, "the models")
+        if style.credits_path and style.decode_credits:
+            balance = await way.get(style.credits_path, style.decode_credits, "the balance")
     return Offer(
         models={model.name: model.price_usd for model in models or () if model.makes_pictures},
         other_models=frozenset(model.name for model in models or () if not model.makes_pictures),
@@ -53,40 +54,61 @@ async def ask(session: Session) -> Offer:
     )
 
 
-async def _get(url: str, key: Secret, decode: Callable[[Body], _Found], what: str, notices: list[str]) -> _Found | None:
-    from batchgen.client import ask as get
+async def ask_models(access: Access) -> list[Model]:
+    """Ask for the list of models alone. Raises UsageError where there is none to be had, AccountRefused as `ask`."""
+    notices: list[str] = []
+    async with _way(access, notices) as way:
+        models = await way.get(access.style.models_path, access.style.decode_models, "the models")
+    if models is None:
+        raise UsageError("; ".join(notices))
+    return models
 
-    try:
-        reply = await get(url, key, TIMEOUT_S, user_agent=f"batchgen/{batchgen.__version__}")
-        if reply.status == _UNAUTHORIZED:
-            said = key.hide(read_error(reply.body).message)
-            raise AccountRefused(f"the API refused the key: {said}")
-        if reply.status != 200:
-            hint = "; look at the API address" if reply.status == _NOT_FOUND else ""
-            notices.append(f"{what} could not be asked for: status {reply.status}{hint}")
+
+@dataclass(frozen=True)
+class _Way:
+    """The way to the API's free answers; what cannot be had is told in `notices`."""
+
+    url: str
+    key: Secret
+    headers: Mapping[str, str]
+    notices: list[str]
+
+    async def get(self, path: str, decode: Callable[[Body], _Found], what: str) -> _Found | None:
+        from batchgen.client import ask as get
+
+        try:
+            agent = f"batchgen/{batchgen.__version__}"
+            reply = await get(self.url + path, self.key, TIMEOUT_S, user_agent=agent, headers=self.headers)
+            if reply.status == _UNAUTHORIZED:
+                said = self.key.hide(read_error(reply.body).message)
+                raise AccountRefused(f"the API refused the key: {said}")
+            if reply.status != 200:
+                hint = "; look at the API address" if reply.status == _NOT_FOUND else ""
+                self.notices.append(f"{what} could not be asked for: status {reply.status}{hint}")
+                return None
+            return decode(reply.body)
+        except (AttemptFailed, BadAnswer) as error:
+            self.notices.append(f"{what} could not be asked for: {error}")
             return None
-        return decode(reply.body)
-    except (AttemptFailed, BadAnswer) as error:
-        notices.append(f"{what} could not be asked for: {error}")
-        return None
 
 
 @asynccontextmanager
-async def _address(session: Session) -> AsyncIterator[tuple[str, Secret]]:
-    settings = session.settings
-    if settings.style != SANDBOX:
-        assert settings.key is not None
-        yield settings.url, settings.key
+async def _way(access: Access, notices: list[str]) -> AsyncIterator[_Way]:
+    need_key(access)
+    url, headers = access.place.url, access.place.headers
+    if not access.style.stands_in:
+        assert access.key is not None
+        yield _Way(url, access.key, headers, notices)
         return
     from batchgen.sandbox import SANDBOX_KEY, Sandbox
 
     # A stand-in, wherever it is, never sees the real key.
     key = Secret(SANDBOX_KEY)
-    if settings.url:
-        yield settings.url, key
+    if url:
+        yield _Way(url, key, headers, notices)
         return
     async with Sandbox() as sandbox:
-        yield sandbox.url, key
+        yield _Way(sandbox.url, key, headers, notices)
 
 
 def against(offer: Offer, models: Iterable[str], prices_usd: Mapping[str, float]) -> Iterator[str]:

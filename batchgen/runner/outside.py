@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,8 @@ from batchgen.world import Account, Clock, Files, Randomness, Transport
 
 if TYPE_CHECKING:
     from batchgen.runner.context import Run
-    from batchgen.runner.session import Session
+    from batchgen.runner.online import Offer
+    from batchgen.runner.session import Access, Session
     from batchgen.stores import Store
     from batchgen.writer import Committer, Writer
 
@@ -46,6 +47,7 @@ class Outside:
     `begun` answers whether a run has been in an output folder; `hold` locks the folder, or a shard's part of it, or
     raises FolderBusy, and gives its files; `store` opens what keeps the pictures where the folder does not. `link`
     opens the way to the server. `writer` starts what commits answers; `pause` is how that waits for a full disk.
+    `ask` asks the API for what costs nothing.
     """
 
     clock: Clock
@@ -55,12 +57,13 @@ class Outside:
     link: Callable[[Run], AbstractAsyncContextManager[Link]]
     writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
     pause: Callable[[float], None]
+    ask: Callable[[Access], Awaitable[Offer]]
     store: Callable[[Session, Files], Store | None] = lambda session, local: None
 
 
 def real() -> Outside:
     """This machine and the network."""
-    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep, _store)
+    return Outside(SystemClock(), random.Random(), _begun, _hold, _link, _writer, time.sleep, _ask, _store)
 
 
 def _begun(root: Path) -> bool:
@@ -88,6 +91,12 @@ def _link(this: Run) -> AbstractAsyncContextManager[Link]:
     from batchgen.runner.link import link
 
     return link(this)
+
+
+async def _ask(access: Access) -> Offer:
+    from batchgen.runner.online import ask
+
+    return await ask(access)
 
 
 def _writer(committer: Committer, loop: asyncio.AbstractEventLoop) -> Writer:

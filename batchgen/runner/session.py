@@ -5,21 +5,38 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from batchgen import manifest, settings
+from batchgen import endpoint, manifest, settings
 from batchgen.clock import SystemClock
+from batchgen.endpoint import Place
 from batchgen.folder import Records, State, read_state
 from batchgen.inputs import Inputs
 from batchgen.layout import IMAGES
 from batchgen.manifest import Rules, Tally
-from batchgen.model import Job, Problem, Standing, UsageError
+from batchgen.model import Api, Header, Job, Problem, Secret, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
-from batchgen.settings import SANDBOX, Flags, Settings
+from batchgen.protocol.styles import STYLES, Style
+from batchgen.settings import Flags, Settings
 from batchgen.sources import STANDARD_INPUT, Source, open_manifest
 from batchgen.text import counted, printable
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a server is reached: its style, where it is, the key for it, and what is to be said of that.
+
+    `withheld`: the key's variable is set, but its value may not go there.
+    """
+
+    style: Style
+    place: Place
+    key: Secret | None
+    key_variable: str
+    withheld: bool = False
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +50,12 @@ class Session:
     defaults: Sequence[str]
     env: Mapping[str, str]
     notices: tuple[str, ...] = ()
+
+    @property
+    def access(self) -> Access:
+        said = self.settings
+        withheld = said.place.by_manifest and bool(self.env.get(self.key_variable))
+        return Access(said.api, said.place, said.key, self.key_variable, withheld, self.notices)
 
     @property
     def manifest_from_output(self) -> str:
@@ -71,17 +94,29 @@ def open_session(
     header = source.header()
     output = flags.output or default_output(flags.manifest)
     _need_unicode(flags.manifest, output)
-    variable = settings.key_variable(header)
-    key, notices = _find_key(key_file, env, variable)
+    style = STYLES[settings.style_of(flags, env, header)]
+    api = settings.api_of(style, header)
+    keys = _Keys(key_file, env, style, api)
+    now = now or SystemClock().utc()
     return Session(
         source=source,
-        key_variable=variable,
-        settings=settings.resolve(flags, env, header, output=output, key=key, now=now or SystemClock().utc()),
+        key_variable=keys.variable,
+        settings=settings.resolve(flags, env, header, output=output, find_key=keys.find, now=now),
         defaults=flags.defaults,
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
-        notices=notices,
+        notices=tuple(keys.notices),
     )
+
+
+def open_access(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Access:
+    """The way to the API for who has no manifest. Raises UsageError for everything that is wrong with it."""
+    header = Header()
+    style = STYLES[settings.style_of(flags, env, header)]
+    keys = _Keys(key_file, env, style, settings.api_of(style, header))
+    now = SystemClock().utc()
+    found = settings.resolve(flags, env, header, output=Path(), find_key=keys.find, now=now)
+    return Access(found.api, found.place, found.key, keys.variable, notices=tuple(keys.notices))
 
 
 def _need_unicode(*paths: Path) -> None:
@@ -127,7 +162,7 @@ def check_folder(session: Session, records: Records) -> None:
             f"{settings.output} belongs to another manifest ({before.manifest}); choose a folder with {flag}"
         )
     _check_log(session, records, before)
-    if settings.style == SANDBOX and records.fold.bought:
+    if settings.api.stands_in and records.fold.bought:
         raise UsageError(
             f"{settings.output} holds bought pictures that the sandbox must not replace; choose another folder with -o"
         )
@@ -156,31 +191,63 @@ def _has_files(records: Records, folder: str) -> bool:
         return False
 
 
-def need_key(session: Session) -> None:
-    """Raises UsageError where a paid request would need a key and there is none."""
-    if session.settings.style != SANDBOX and session.settings.key is None:
+def need_key(access: Access) -> None:
+    """Raises UsageError where a request would need a key and there is none."""
+    if access.style.stands_in or access.key is not None:
+        return
+    if access.place.missing:
+        raise UsageError(f"the headers of the API need {', '.join(access.place.missing)}; set the variable first")
+    if access.withheld:
         raise UsageError(
-            f"there is no API key; put it into the environment variable {session.key_variable}"
-            " or name a file with --api-key-file"
-            " (to try without one: --api sandbox)"
+            f"there is no API key for {printable(access.place.host, 100)}: an address that a manifest names gets only"
+            f" the key that it names with it; add key_env: {access.key_variable} to its api, or use --api-key-file"
         )
+    raise UsageError(
+        f"there is no API key; put it into the environment variable {access.key_variable}"
+        " or name a file with --api-key-file"
+        " (to try without one: --api sandbox)"
+    )
 
 
-def _find_key(key_file: Path | None, env: Mapping[str, str], variable: str) -> tuple[str | None, tuple[str, ...]]:
-    """The key from the file that was named, else from the variable, else from systemd's credentials."""
-    named = key_file is not None
-    if key_file is None and not env.get(variable) and (folder := env.get("CREDENTIALS_DIRECTORY")):
-        credential = Path(folder) / variable.lower()
-        key_file = credential if credential.is_file() else None
-    if key_file is None:
-        return env.get(variable), ()
-    try:
-        open_to_others = key_file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-        key = key_file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the key file {key_file} cannot be read: {getattr(error, 'strerror', 'not text')}") from error
-    if not key.strip():
-        raise UsageError(f"the key file {key_file} is empty")
-    warning = f"the key file {key_file} can be read by others; chmod 600 {key_file}"
-    # A credential's mode shows the mask of its access list, not who may read it.
-    return key, (warning,) if named and open_to_others else ()
+@dataclass
+class _Keys:
+    """Finds the key: in the file that was named, else in the variable, else in systemd's credentials."""
+
+    file: Path | None
+    env: Mapping[str, str]
+    style: Style
+    api: Api
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def variable(self) -> str:
+        return endpoint.key_variable(self.style, self.api)
+
+    def find(self, place: Place) -> str | None:
+        """The key for this place, and `notices` about it."""
+        may_go = endpoint.key_may_go(place, self.style, self.api)
+        file = self.file or (self._credential() if may_go else None)
+        key = self._read(file) if file else self.env.get(self.variable) if may_go else None
+        from_variable = bool(key) and not self.file
+        self.notices += endpoint.disclosures(place, self.api, has_key=from_variable, variable=self.variable)
+        return key
+
+    def _credential(self) -> Path | None:
+        folder = self.env.get("CREDENTIALS_DIRECTORY")
+        if self.env.get(self.variable) or not folder:
+            return None
+        credential = Path(folder) / self.variable.lower()
+        return credential if credential.is_file() else None
+
+    def _read(self, file: Path) -> str:
+        try:
+            open_to_others = file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+            key = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the key file {file} cannot be read: {getattr(error, 'strerror', 'not text')}") from error
+        if not key.strip():
+            raise UsageError(f"the key file {file} is empty")
+        # A credential's mode shows the mask of its access list, not who may read it.
+        if open_to_others and self.file:
+            self.notices.append(f"the key file {file} can be read by others; chmod 600 {file}")
+        return key

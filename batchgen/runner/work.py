@@ -22,7 +22,7 @@ from batchgen.pacing import Adaptive, Breaker, Budget, Gates
 from batchgen.plan import Plan
 from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
-from batchgen.protocol import nebula
+from batchgen.protocol.answers import decode_answer
 from batchgen.runner.context import Run
 from batchgen.runner.finish import finisher
 from batchgen.runner.pulse import Pulse
@@ -49,7 +49,7 @@ async def work(this: Run, plan: Plan) -> Pool:
     with ThreadPoolExecutor(1, "batchgen-manifest") as reader:
         async with outside.link(this) as link:
             committer = Committer(
-                decode=nebula.decode_answer,
+                decode=decode_answer,
                 check=images.decode if this.settings.check_pixels else images.check,
                 sink=LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1),
                 folder=this.folder,

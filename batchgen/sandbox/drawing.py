@@ -10,7 +10,7 @@ import functools
 import io
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image, ImageDraw, ImageOps
 
@@ -39,7 +39,9 @@ PALETTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One picture to draw. `recipe` is everything else that was asked for: it changes the picture, unseen."""
+    """A picture to draw, or `count` of them. `recipe` is everything else that was asked for: it changes the picture,
+    unseen. `as_link`: what is wanted is not the picture but where it lies.
+    """
 
     prompt: str
     model: str
@@ -51,6 +53,8 @@ class Order:
     format: str = "png"
     image: Image.Image | None = None
     mask: Image.Image | None = None
+    count: int = 1
+    as_link: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,6 +65,11 @@ class Order:
         steps = () if self.num_steps is None else (f"{self.num_steps} steps",)
         seed = () if self.seed is None else (f"seed {self.seed}",)
         return (self.model.rpartition("/")[2], f"{self.width}x{self.height}", *seed, *steps)
+
+
+def draw_all(order: Order) -> list[bytes]:
+    """All the pictures of an order, each another one."""
+    return [draw(replace(order, recipe=order.recipe + f"#{n}" * (n > 0))) for n in range(order.count)]
 
 
 def draw(order: Order) -> bytes:

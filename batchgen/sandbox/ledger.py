@@ -83,6 +83,18 @@ class Limits:
             return 0
         return max(1, math.ceil(self._recent[0] + WINDOW_S - now)) if self._recent else int(WINDOW_S)
 
+    def told(self, now: float) -> dict[str, str]:
+        """The headers that tell a client of the minute; none where it has no limit."""
+        if self._per_minute is None:
+            return {}
+        left = max(0, self._per_minute - len(self._recent))
+        reset_s = math.ceil(self._recent[0] + WINDOW_S - now) if self._recent else 0
+        return {
+            "x-ratelimit-limit-requests": str(self._per_minute),
+            "x-ratelimit-remaining-requests": str(left),
+            "x-ratelimit-reset-requests": f"{max(0, reset_s)}s",
+        }
+
     def count(self, now: float) -> None:
         self._today += 1
         if self._per_minute is not None:

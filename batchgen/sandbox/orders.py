@@ -1,44 +1,48 @@
-"""What a client may ask for: the body of a generation request -> an Order to draw, or a refusal. Pure."""
+"""What a client may ask for: the fields of a generation request -> an Order to draw, or a refusal. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 
 from batchgen.model import BadAnswer
 from batchgen.protocol import decode_base64
-from batchgen.protocol.nebula import decode_request
 from batchgen.sandbox.catalog import IMAGE_PRICES_USD, MODELS
 from batchgen.sandbox.drawing import FORMATS, Order
-from batchgen.sandbox.faults import Reply, error
+from batchgen.sandbox.shapes import Error, Reply
 
 DEFAULT_PX = 1024
 PIXELS = (16, 4096)
 STEPS = (1, 200)
+PICTURES = (1, 10)
 SEEDS = (-(2**63), 2**64 - 1)
 MAX_INPUT_PIXELS = 64_000_000
-_SHOWN = {"prompt", "model", "width", "height", "num_steps", "seed", "output_format"}
+_SHOWN = {"prompt", "model", "width", "height", "num_steps", "seed", "output_format", "n", "response_format"}
 
 
 class Refused(Exception):
     """A request that is answered with an error and costs nothing."""
 
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        super().__init__(f"HTTP {reply.status}")
+    def __init__(self, why: Error | Reply) -> None:
+        self.why = why
+        super().__init__(f"HTTP {why.status}")
 
 
-def read_order(body: bytes, default_format: str) -> Order:
-    """The picture that `body` asks for. Raises Refused with everything that is wrong with it."""
+def read_order(read: Callable[[], dict[str, Any]], default_format: str) -> Order:
+    """The picture that is asked for with the fields that `read` finds, or raises ValueError with words for the client.
+
+    Raises Refused with everything that is wrong with them.
+    """
     try:
         # A null means the same as a field left out.
-        asked = {field: value for field, value in decode_request(body).items() if value is not None}
+        asked = {field: value for field, value in read().items() if value is not None}
     except ValueError as mistake:
-        raise Refused(error(400, str(mistake), "invalid_request")) from mistake
+        raise Refused(Error(400, str(mistake), "invalid_request")) from mistake
     form = _Form(asked)
     model, prompt = form.text("model"), form.text("prompt")
     form.text("negative_prompt", default="")
@@ -48,13 +52,15 @@ def read_order(body: bytes, default_format: str) -> Order:
     size = tuple(min(max(px, PIXELS[0]), PIXELS[1]) for px in image.size) if image else (DEFAULT_PX, DEFAULT_PX)
     width, height = form.whole("width", PIXELS), form.whole("height", PIXELS)
     output_format = form.choice("output_format", FORMATS, default_format)
+    count = form.whole("n", PICTURES)
+    form.choice("response_format", ("b64_json", "url"), "b64_json")
     form.compare(image, mask)
     if model in MODELS and model not in IMAGE_PRICES_USD:
         form.problems["model"] = f"model {model} makes no pictures"
     if form.problems:
-        raise Refused(error(400, "; ".join(form.problems.values()), "invalid_parameters", details=form.problems))
+        raise Refused(Error(400, "; ".join(form.problems.values()), "invalid_parameters", details=form.problems))
     if model not in MODELS:
-        raise Refused(error(404, f"Model {model} not found.", "model_not_found"))
+        raise Refused(Error(404, f"Model {model} not found.", "model_not_found"))
     return Order(
         prompt=prompt,
         model=model,
@@ -66,6 +72,8 @@ def read_order(body: bytes, default_format: str) -> Order:
         format=output_format,
         image=image,
         mask=mask,
+        count=count or 1,
+        as_link=asked.get("response_format") == "url",
     )
 
 

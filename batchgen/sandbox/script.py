@@ -24,6 +24,8 @@ FAULT_KINDS = {
     "cutimage": "the picture lacks its last tenth",
     "empty": "a success answer without pictures",
     "html": "HTTP 200 with a proxy's page",
+    "link": "the answer says where the picture lies, instead of holding it",
+    "deadlink": "the answer says where the picture lies, and it is not there",
 }
 
 

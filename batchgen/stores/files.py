@@ -10,7 +10,6 @@ import errno
 import hashlib
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -153,6 +152,8 @@ class StoreFiles:
         """A file to read from; of an object, a copy that is gone when it is closed."""
         if not in_store(path):
             return self.local.open(path)
+        import tempfile  # and all that it loads: most looks copy nothing
+
         with tempfile.TemporaryFile() as copy:
             copy.write(self.read(path))
             copy.flush()

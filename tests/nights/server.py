@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
-from batchgen.model import AttemptFailed, Failure, Job, Reply
+from batchgen.model import AttemptFailed, Failure, Job, Post, Reply
 from batchgen.protocol import Drawn, nebula
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -172,20 +172,23 @@ class Server:
 class Wire:
     """A Transport of one process to the server; `start` numbers the execution, `clock` is the loop's time."""
 
-    def __init__(self, server: Server, start: int, encode: Callable[[Job], bytes]) -> None:
+    def __init__(self, server: Server, start: int, encode: Callable[[Job], Post]) -> None:
         self._server, self._start, self._encode = server, start, encode
         self.in_flight = self.most_in_flight = 0
 
-    async def prepare(self, job: Job) -> bytes:
+    async def prepare(self, job: Job) -> Post:
         return self._encode(job)
+
+    async def fetch(self, reply: Reply) -> Reply:
+        raise AttemptFailed(Failure.DOWNLOAD, "no links here")
 
     async def reachable(self) -> bool:
         await asyncio.sleep(0.02)
         return self._server.alive(asyncio.get_running_loop().time())
 
-    async def send(self, body: bytes, timeout_s: float) -> Reply:
+    async def send(self, post: Post, timeout_s: float) -> Reply:
         server, now_s = self._server, asyncio.get_running_loop().time()
-        prompt = str(nebula.decode_request(body)["prompt"])
+        prompt = str(nebula.decode_request(post.body)["prompt"])
         request = Request(len(server.ledger) + 1, self._start, prompt, now_s)
         server.ledger.append(request)
         self.in_flight += 1

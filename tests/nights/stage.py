@@ -25,8 +25,9 @@ from batchgen.pacing import Pace
 from batchgen.protocol import nebula
 from batchgen.runner.conduct import run
 from batchgen.runner.context import Run, Voice
+from batchgen.runner.online import Offer
 from batchgen.runner.outside import Link, Outside
-from batchgen.runner.session import open_session
+from batchgen.runner.session import Access, open_session
 from batchgen.settings import Flags
 from batchgen.summary import Summary
 from nights import promises
@@ -247,7 +248,7 @@ def _session(story: Story, clock: WallClock, flags: dict[str, Any]) -> Any:
 def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> Outside:
     @asynccontextmanager
     async def link(this: Run) -> AsyncIterator[Link]:
-        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_request))
+        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_post))
         limits = this.settings.limits
         pace = Pace(limits.requests_per_minute, limits.requests_per_day)
         # A folder in the place of the file is a store that cannot be used.
@@ -266,7 +267,11 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
         return ".batchgen" in story.disk.names
 
     process = played.process
-    return Outside(clock, chance, begun, lambda root, shard: hold(process, root), link, writer, loop.pause)
+
+    async def ask(access: Access) -> Offer:
+        return Offer()
+
+    return Outside(clock, chance, begun, lambda root, shard: hold(process, root), link, writer, loop.pause, ask)
 
 
 def _arrange(
