@@ -75,6 +75,10 @@ async def raw(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Await
         yield client
 
 
+async def _nothing(request: web.Request) -> web.Response:
+    return web.Response()
+
+
 async def failure_of(client: Client, timeout_s: float = 30.0) -> AttemptFailed:
     """How an attempt fails; its words never hold the key."""
     with pytest.raises(AttemptFailed) as caught:
@@ -490,12 +494,22 @@ async def test_an_address_that_is_no_name_needs_no_network_of_its_family(monkeyp
             raise socket.gaierror(socket.EAI_FAMILY, "Address family for hostname not supported")
         return look_up(*args, **others)
 
-    async def handler(request: web.Request) -> web.Response:
-        return web.Response()
-
-    async with serving(handler) as (client, _):
+    async with serving(_nothing) as (client, _):
         monkeypatch.setattr(socket, "getaddrinfo", without_ipv4)
         assert (await client.send(post(b"{}"), 30)).status == 200
+
+
+async def test_clients_of_two_threads_receive_apart() -> None:
+    """A program may have runs in several threads: what one receives is never written over by another's answer."""
+    async with serving(_nothing) as (one, _), serving(_nothing) as (two, _):
+        rooms = []
+        for client in (one, two):
+            await client.send(post(), 30)
+            (connection,) = client._origin._open
+            rooms.append(connection.get_buffer(-1))
+    rooms[0][:] = bytes(len(rooms[0]))
+    rooms[1][:] = b"x" * len(rooms[1])
+    assert not any(rooms[0])
 
 
 async def test_a_large_answer_whose_server_closes_at_once_is_whole() -> None:

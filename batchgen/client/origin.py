@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from batchgen.client.connection import Connection
+from batchgen.client.connection import SCRATCH_BYTES, Connection
 
 # A socket that idled may be closed by the server at the very moment it is used again, and the outcome is unknown then.
 KEEPALIVE_S = 4.0
@@ -33,6 +33,7 @@ class Origin:
         self.address = f"{self.host}:{self._port}"
         self._idle: deque[tuple[float, Connection]] = deque()
         self._open: set[Connection] = set()
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._found: asyncio.Future[list[AddrInfoType]] | None = None
         self._found_s = 0.0
 
@@ -72,7 +73,7 @@ class Origin:
             await self.addresses(), happy_eyeballs_delay=_NEXT_FAMILY_S, interleave=1, loop=loop
         )
         _, connection = await loop.create_connection(
-            Connection,
+            lambda: Connection(self._scratch),
             sock=chosen,
             ssl=self._context if self._tls else None,
             server_hostname=self.host if self._tls else None,
