@@ -108,13 +108,12 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[AddrInfoType]]:
     found: asyncio.Future[list[AddrInfoType]] = loop.create_future()
     # An answer that comes when all have given up waiting is nobody's, and no error of the program's either.
     found.add_done_callback(lambda late: late.cancelled() or late.exception())
-    flags = _flags(host)
 
     def look_up() -> None:
         answer: list[AddrInfoType] = []
         error = None
         try:
-            answer += socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+            answer += socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=_flags(host))
         except Exception as problem:
             error = problem
         with contextlib.suppress(RuntimeError):  # the program has ended meanwhile
