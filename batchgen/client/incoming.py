@@ -102,10 +102,10 @@ class Incoming:
     # Called by the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
         if self.status:
-            pass  # what follows a chunked body changes nothing about it
-        elif name in _KEPT_HEADERS:
+            return  # what follows a chunked body changes nothing about it
+        name = name.lower()
+        if name in _KEPT_HEADERS:
             self.headers.setdefault(name.decode(), value.decode("latin-1"))
         elif name == b"content-length":
             self._length = int(value)
