@@ -21,7 +21,9 @@ FOREIGN_FINGERPRINT = "00000000"
 UNKNOWN_SHA256 = "0" * 64
 _NAME_BYTES = 255
 _MARKS = re.compile(r"~[^~/]{1,8}~(?P<sha8>[0-9a-f]{8})(?=(?:~\d+)?(?:\.[^./~]*)?$)")
-_LOG = re.compile(r"(?:log|attempts)(?:-(\d{1,6})-of-(\d{1,6}))?\.jsonl", re.ASCII)
+_SHARD = r"-(\d{1,6})-of-(\d{1,6})"
+_LOG = re.compile(rf"(?:log|attempts)(?:{_SHARD})?\.jsonl", re.ASCII)
+_LOCK = re.compile(rf"lock{_SHARD}", re.ASCII)
 
 
 class Books(msgspec.Struct, frozen=True):
@@ -65,8 +67,16 @@ class Books(msgspec.Struct, frozen=True):
 def books_among(names: Iterable[str]) -> list[Books]:
     """Whose books these file names belong to, each once: the whole manifest's first, then shards by their numbers."""
     found = {m.groups() for name in names if (m := _LOG.fullmatch(name))}
-    shards = sorted(Shard(int(i), int(n)) for i, n in found if i is not None and 1 <= int(i) <= int(n))
-    return [Books()] * ((None, None) in found) + [Books(shard) for shard in shards]
+    return [Books()] * ((None, None) in found) + _of_shards(found - {(None, None)})
+
+
+def locked_among(names: Iterable[str]) -> list[Books]:
+    """The shards whose locks these file names are, each of which began here, whether it has written yet or not."""
+    return _of_shards({m.groups() for name in names if (m := _LOCK.fullmatch(name))})
+
+
+def _of_shards(found: Iterable[tuple[str, ...]]) -> list[Books]:
+    return [Books(shard) for shard in sorted(Shard(int(i), int(n)) for i, n in found if 1 <= int(i) <= int(n))]
 
 
 def picture_file(job: str, position: int, index: int, extension: str) -> str:

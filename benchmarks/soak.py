@@ -59,7 +59,7 @@ class Scenario:
 
     @property
     def bounds(self) -> dict[str, int]:
-        # A request in flight is one task of batchgen's and, while it is being written, another of aiohttp's.
+        # A request in flight is one task, and another while it connects to a host of several addresses.
         return {"descriptors": 2 * self.concurrency + 64, "threads": 24, "tasks": 2 * self.concurrency + 16}
 
 

@@ -49,6 +49,22 @@ def test_an_answer_is_the_same_in_any_pieces(data: bytes, cuts: list[int]) -> No
     assert answer.content() == BODY
 
 
+def test_what_follows_a_chunked_body_changes_nothing_about_it() -> None:
+    """Fields after the last chunk are passed over: the body was not compressed by them, and the wait is not theirs."""
+    late = b"0\r\nContent-Encoding: br\r\nRetry-After: 9\r\n\r\n"
+    answer = read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n" + late, [])
+    assert (answer.whole, answer.content(), answer.headers) == (True, b"ok", {})
+
+
+def test_what_follows_a_chunked_body_has_a_bound() -> None:
+    """Fields after the last chunk that never end fill no memory."""
+    answer = read(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: ", [])
+    with pytest.raises(AttemptFailed) as caught:
+        for _ in range(incoming.MAX_HEAD_BYTES // 1000 + 1):
+            answer.feed(memoryview(b"x" * 1000))
+    assert caught.value.failure is Failure.BAD_ANSWER
+
+
 @pytest.mark.parametrize("data", WHOLE.values(), ids=WHOLE)
 @given(cut=st.integers(min_value=0, max_value=2000))
 def test_no_part_of_an_answer_is_whole(data: bytes, cut: int) -> None:

@@ -111,6 +111,8 @@ class Body:
             limits=Limits(concurrency=8), give_up_after_s=1800.0, max_runtime_s=3600.0, until=NOW + timedelta(hours=8)
         )
         self.tally, self.hear, self.copies = Tally(), None, None
+        self.warnings: list[str] = []
+        self.warn = self.warnings.append
         self.gates = Gates(Breaker(5), Adaptive(8))
         self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3)
         self.changed = asyncio.Event()
@@ -198,6 +200,18 @@ def test_a_pause_says_why_and_until_when(close: Any, why: str, known: bool) -> N
     found = pulse(script).last
     assert found.live and found.live.pause and found.live.pause.why == why == found.doing
     assert (found.live.pause.until is not None) is known
+
+
+def test_a_heart_that_stops_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the heartbeat ends not the run, and is not kept from whoever would take it for dead."""
+
+    def fail(body: Body, state: State) -> None:
+        raise ValueError("a number too many")
+
+    monkeypatch.setattr(Body, "write_state", fail)
+    assert pulse(lambda body: asyncio.sleep(5)).warnings == [
+        "the heartbeat has stopped (ValueError: a number too many); the run goes on, though it looks dead"
+    ]
 
 
 def test_a_run_that_ends_says_so() -> None:

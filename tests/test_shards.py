@@ -143,7 +143,6 @@ def test_only_shards_of_one_number_go_together(
     """A whole run wants the folder alone; shards share it with those that hold other jobs."""
     one, two = (None if text is None else shards.parse(text) for text in (first, second))
     with locked(tmp_path, one):
-        (tmp_path / Books(one).log).touch()
         expected: AbstractContextManager[object] = (
             pytest.raises(FolderBusy, match=refusal) if refusal else nullcontext()
         )
@@ -203,6 +202,22 @@ async def test_another_number_of_shards_goes_on_where_the_last_stopped(place: Pl
         for i in (1, 2, 3):
             await go(manifest, server, shard=f"{i}/3")
         assert (server.ledger.requests, server.ledger.bought_again) == (12, 0)
+
+
+async def test_a_shards_lost_log_is_noticed_however_much_its_neighbours_know(place: Place) -> None:
+    """What a shard has bought is not bought again without a word when its log is gone, whoever else has a log there."""
+    manifest = place.jobs(*(f"job-{n}" for n in range(12)))
+    async with Sandbox(Script(latency_s=(0, 0))) as server:
+        for i in (1, 2):
+            assert (await go(manifest, server, shard=f"{i}/2")).done
+        log = place.output / Books(Shard(1, 2)).log
+        whole = log.read_bytes()
+        log.unlink()
+        with pytest.raises(UsageError, match=r"bring log-1-of-2\.jsonl back"):
+            await go(manifest, server, shard="1/2")
+        log.write_bytes(whole)
+        assert (await go(manifest, server, shard="1/2")).exit_code == 0
+        assert server.ledger.requests == 12
 
 
 def test_attempts_of_earlier_shards_are_known_and_those_beside_are_left_alone(tmp_path: Path) -> None:

@@ -12,15 +12,18 @@ from batchgen.client.incoming import Incoming
 from batchgen.model import AttemptFailed, Failure
 
 REFUSAL_BODY_S = 5.0
-_SCRATCH = memoryview(bytearray(1 << 16))
-"""Where all connections receive what has no place yet; it is used up before anything else comes."""
+SCRATCH_BYTES = 1 << 16
 
 
 class Connection(asyncio.BufferedProtocol):
-    """An open connection; `first_byte_s` is when its last answer began, by the loop's time."""
+    """An open connection; `first_byte_s` is when its last answer began, by the loop's time.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    What has no place yet is received into `scratch` and used up before anything else comes: all connections of one
+    event loop may share it, but no others, for two loops receive at the same time.
+    """
+
+    def __init__(self, scratch: memoryview) -> None:
+        self._loop, self._scratch = asyncio.get_running_loop(), scratch
         self._incoming: Incoming | None = None
         self.first_byte_s = 0.0
         self.closed = False
@@ -42,8 +45,8 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             self._deadline.cancel()
             del self._answered  # which holds the answer
-        if not incoming.keeps_alive:
-            self.close()
+        if not incoming.keeps_alive or self._transport.get_write_buffer_size():
+            self.close()  # who refuses a request before its end may never read the rest
         return incoming
 
     def close(self) -> None:
@@ -56,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)  # other loops' transports are none by descent
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return (self._incoming and self._incoming.room) or _SCRATCH
+        return (self._incoming and self._incoming.room) or self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         incoming = self._incoming
@@ -67,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
             if incoming.whole:
                 self._settle()
         else:
-            self._read(incoming, _SCRATCH[:nbytes])
+            self._read(incoming, self._scratch[:nbytes])
 
     def eof_received(self) -> None:
         self._end(None)

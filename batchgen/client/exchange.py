@@ -76,6 +76,6 @@ def _not_sent(error: Exception) -> Failure:
     """Why there is no connection: the request cannot have been paid for."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure.TLS
-    if isinstance(error, OSError):  # TimeoutError and what TLS complains about among them
-        return Failure.TOO_MANY_FILES if error.errno in _NO_DESCRIPTORS else Failure.NOT_CONNECTED
-    return Failure.UNCLASSIFIED
+    if isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS:
+        return Failure.TOO_MANY_FILES
+    return Failure.NOT_CONNECTED

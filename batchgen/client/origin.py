@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import socket
 import ssl
 import threading
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from batchgen.client.connection import Connection
+from batchgen.client.connection import SCRATCH_BYTES, Connection
 
 # A socket that idled may be closed by the server at the very moment it is used again, and the outcome is unknown then.
 KEEPALIVE_S = 4.0
@@ -32,6 +33,7 @@ class Origin:
         self.address = f"{self.host}:{self._port}"
         self._idle: deque[tuple[float, Connection]] = deque()
         self._open: set[Connection] = set()
+        self._scratch = memoryview(bytearray(SCRATCH_BYTES))
         self._found: asyncio.Future[list[AddrInfoType]] | None = None
         self._found_s = 0.0
 
@@ -71,11 +73,13 @@ class Origin:
             await self.addresses(), happy_eyeballs_delay=_NEXT_FAMILY_S, interleave=1, loop=loop
         )
         _, connection = await loop.create_connection(
-            Connection,
+            lambda: Connection(self._scratch),
             sock=chosen,
             ssl=self._context if self._tls else None,
             server_hostname=self.host if self._tls else None,
         )
+        if connection.closed:  # TLS may tell of both in one breath
+            raise ConnectionResetError(errno.ECONNRESET, "the server closed the new connection at once")
         return connection
 
     @cached_property
@@ -102,12 +106,14 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[AddrInfoType]]:
     """On a thread that nobody waits for: one that hangs holds up neither other work nor the program's end."""
     loop = asyncio.get_running_loop()
     found: asyncio.Future[list[AddrInfoType]] = loop.create_future()
+    # An answer that comes when all have given up waiting is nobody's, and no error of the program's either.
+    found.add_done_callback(lambda late: late.cancelled() or late.exception())
 
     def look_up() -> None:
         answer: list[AddrInfoType] = []
         error = None
         try:
-            answer += socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            answer += socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=_flags(host))
         except Exception as problem:
             error = problem
         with contextlib.suppress(RuntimeError):  # the program has ended meanwhile
@@ -126,3 +132,13 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[AddrInfoType]]:
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, str(error)) from error
     return found
+
+
+def _flags(host: str) -> int:
+    """Only addresses that this machine could reach; but a literal one is what it is, also where loopback is the only
+    network of its family, which the system would not count (getaddrinfo(3), AI_ADDRCONFIG)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return socket.AI_ADDRCONFIG
+    return socket.AI_NUMERICHOST

@@ -5,8 +5,9 @@ Knows in which order things become durable. Knows nothing of requests, retries o
 
 from batchgen.folder.live import Live, Pause
 from batchgen.folder.lock import alone, locked, only_one
-from batchgen.folder.records import Records, State, known_books, read_state
+from batchgen.folder.records import Records, known_books
 from batchgen.folder.spending import Spending
+from batchgen.folder.state import State, read_state
 from batchgen.folder.writable import Folder
 
 __all__ = [

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from batchgen.folder.records import State
+from batchgen.folder.state import State
 from batchgen.joblog import BAD_LINE
-from batchgen.layout import LOCK, ONE_AT_A_TIME, PRIVATE, Books, books_among
+from batchgen.layout import LOCK, ONE_AT_A_TIME, PRIVATE, Books, books_among, locked_among
 from batchgen.model import FolderBusy, Shard, UsageError
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
@@ -58,9 +58,12 @@ def only_one(private: Path, who: str) -> Iterator[None]:
 
 
 def _refuse_other_numbers(root: Path, shard: Shard) -> None:
-    """Shards of another number hold other jobs: both beside each other could pay twice for the same one."""
-    for books in _known(root):
-        if books.shard and books.shard.n != shard.n and (root / books.lock).exists():
+    """Shards of another number hold other jobs: both beside each other could pay twice for the same one.
+
+    Each takes its own lock first and looks for others' then: of two that begin at once, one at least sees the other.
+    """
+    for books in locked_among(path.name for path in (root / PRIVATE).iterdir()):
+        if books.shard and books.shard.n != shard.n:
             with ExitStack() as probe:
                 if not _hold(probe, root, books.lock, fcntl.LOCK_SH):
                     raise FolderBusy(

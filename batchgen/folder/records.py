@@ -1,15 +1,11 @@
-"""What earlier runs left in an output folder, read and never changed: log, attempts, pictures, state."""
+"""What earlier runs left in an output folder, read and never changed: log, attempts, pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
-
-import msgspec
 
 from batchgen import joblog
-from batchgen.folder.live import Live
 from batchgen.folder.spending import Spending, spending
 from batchgen.joblog import Fold, Lives, Row, Seen, SeenPicture
 from batchgen.layout import PRIVATE, Books, books_among, superseded
@@ -19,32 +15,6 @@ from batchgen.world import Files
 _CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 4096
 _OFFSET_BITS = 44
-_WHOLE = Books()
-
-
-class State(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the folder remembers beside its log: whose pictures these are, and who is or was at work.
-
-    `defaults` are the FIELD=VALUE defaults of the last run, without which its jobs would look like others; `format` is
-    how its manifest was read; `logged` is how many jobs its log knew. `process` tells the process from later ones with
-    its number. How the last run ended, also one that could not begin, is in `exit_code` and `verdict`.
-    """
-
-    manifest: str
-    api: str = ""
-    defaults: tuple[str, ...] = ()
-    format: str = ""
-    logged: int = 0
-    run: str = ""
-    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 0
-    host: str = ""
-    started_at: str = ""
-    heartbeat_at: str = ""
-    doing: str = ""
-    process: str = ""
-    live: Live | None = None
-    exit_code: int | None = None
-    verdict: str = ""
 
 
 @dataclass
@@ -73,6 +43,7 @@ class Records:
         self.beside = [books for books in others if shard and books.shard and books.shard.n == shard.n]
         self.earlier = [books for books in others if books not in self.beside]
         self._spent_beside = self._spent_earlier = Spending()
+        self._jobs_beside = 0
 
     @property
     def has_log(self) -> bool:
@@ -83,17 +54,22 @@ class Records:
 
         Raises UsageError where one is damaged before its tail: to skip a line could mean to pay again.
         """
-        self._read_others()
+        self._read_earlier()
         self._read_log(self.own)
+        self._read_beside()
         self._read_attempts(self.own)
 
-    def _read_others(self) -> None:
-        for books in self.beside:
-            self._read_log(books)
-        self._spent_beside = spending(self.fold)
+    def _read_earlier(self) -> None:
         for books in self.earlier:
             self._read_log(books)
-        self._spent_earlier = spending(self.fold).less(self._spent_beside)
+        self._spent_earlier = spending(self.fold)
+
+    def _read_beside(self) -> None:
+        """The last logs; what earlier attempts came to is told by all of them."""
+        spent, jobs = spending(self.fold), self.fold.jobs
+        for books in self.beside:
+            self._read_log(books)
+        self._spent_beside, self._jobs_beside = spending(self.fold).less(spent), self.fold.jobs - jobs
         for books in self.earlier:
             self._read_attempts(books)
 
@@ -101,6 +77,11 @@ class Records:
     def books(self) -> list[Books]:
         """All who wrote here, this one first."""
         return [self.own, *self.earlier, *self.beside]
+
+    @property
+    def logged(self) -> int:
+        """How many jobs the logs know without those that only shards beside this one know, whose logs may grow."""
+        return self.fold.jobs - self._jobs_beside
 
     @property
     def spent(self) -> Spending:
@@ -263,14 +244,6 @@ def names(files: Files, folder: str) -> list[str]:
         return files.names(folder)
     except FileNotFoundError:
         return []
-
-
-def read_state(files: Files, books: Books = _WHOLE) -> State | None:
-    """The state of one who writes or wrote to the folder; None where there is none that can be read."""
-    try:
-        return msgspec.json.decode(files.read(books.state), type=State)
-    except (OSError, *joblog.BAD_LINE):
-        return None
 
 
 def lines(files: Files, handle: int, offset: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -11,7 +11,8 @@ from pathlib import PurePosixPath
 import msgspec
 
 from batchgen import joblog
-from batchgen.folder.records import Records, State, fold_lines, lines, names
+from batchgen.folder.records import Records, fold_lines, lines, names
+from batchgen.folder.state import State
 from batchgen.joblog import Lives, PaceNote, SeenPicture
 from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, copy_of, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, StorageError
@@ -88,9 +89,10 @@ class Folder(Records):
 
         Raises UsageError where a file is damaged before its tail: to skip a line could mean to pay again.
         """
-        self._read_others()
+        self._read_earlier()
         self._add_entry = self._open_log(self.own.log, self._entries.handle).add
         self._read(self._entries, self.own.log, self._add_entry)
+        self._read_beside()
         self._read(self._attempts, self.own.attempts, self._add_note)
         shard = self.own.shard
         for (job, _), line in list(self.lives.prepared.items()):

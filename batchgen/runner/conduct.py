@@ -133,7 +133,7 @@ def _remembered(this: Run, before: State | None) -> Iterator[Callable[[Summary],
             told = {name: getattr(before, name) for name in ("manifest", "api", "defaults", "format")}
         raise
     finally:
-        logged = max(this.state.logged, this.folder.fold.jobs) + this.new_jobs
+        logged = max(this.state.logged, this.folder.logged) + this.new_jobs
         now = joblog.timestamp(this.clock.utc())
         how = {"pid": 0, "doing": "ended", "heartbeat_at": now, "exit_code": code, "verdict": verdict}
         with contextlib.suppress(OSError):
@@ -156,7 +156,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
         api=settings.style,
         defaults=tuple(session.defaults),
         format=session.source.format,
-        logged=folder.fold.jobs,
+        logged=folder.logged,
         run=run,
         pid=os.getpid(),
         host=socket.gethostname(),

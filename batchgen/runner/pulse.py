@@ -18,6 +18,7 @@ from batchgen.pool import ABORT_S, Pool
 from batchgen.runner.context import Run
 from batchgen.runner.verdict import summarize
 from batchgen.summary import Summary
+from batchgen.text import printable
 
 HEARTBEAT_S = 30.0
 LEAST_S = 2.0
@@ -34,12 +35,18 @@ class Pulse:
     async def around(self, work: Coroutine[None, None, None], tick: Callable[[], None]) -> None:
         """Do the work; meanwhile say what it is, and make durable what was noted since the last picture."""
         beating = asyncio.create_task(self._heart(tick))
+        beating.add_done_callback(self._stopped)
         try:
             await work
         finally:
             self._ended.set()
             self._changed.set()
             await asyncio.wait([beating], timeout=ABORT_S)
+
+    def _stopped(self, beating: asyncio.Task[None]) -> None:
+        if not beating.cancelled() and (error := beating.exception()):
+            words = printable(f"{type(error).__name__}: {error}")
+            self._this.warn(f"the heartbeat has stopped ({words}); the run goes on, though it looks dead")
 
     async def _heart(self, tick: Callable[[], None]) -> None:
         while not self._ended.is_set():

@@ -172,7 +172,7 @@ def _check_log(session: Session, records: Records, before: State | None) -> None
     """A log that has lost entries would have their pictures bought again."""
     if session.settings.selection.redo_missing:
         return
-    known, had = records.fold.jobs, before.logged if before else 0
+    known, had = records.logged, before.logged if before else 0
     advice = (
         f"bring {records.own.log} back from a copy, or add --redo-missing to make what it does not know, and pay for"
         " it, again"
