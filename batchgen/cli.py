@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -88,9 +89,10 @@ def _explain(error: Exception, arguments: argparse.Namespace) -> int:
 
 def _print_refusal(error: str, code: int, problems: Sequence[Problem] = (), count: int = 0) -> None:
     from batchgen.commands.common import print_json
-    from batchgen.model import Refusal
+    from batchgen.model import Refusal, StorageError
 
-    print_json(Refusal(error, code, tuple(problems), count))
+    with contextlib.suppress(StorageError):  # the exit code already says that this failed, and why is on standard error
+        print_json(Refusal(error, code, tuple(problems), count))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from batchgen.events import Event, Finished, Left, Paced, Tried
-from batchgen.model import Entry, Outcome
+from batchgen.model import Entry, Outcome, StorageError
 from batchgen.text import duration
 from batchgen.world import Clock
 
@@ -25,13 +25,26 @@ def say(message: str) -> None:
 
 def write_line(line: str, stream: TextIO | None) -> None:
     """A line that may be lost: a reader that has gone away or a full disk is no reason to stop, and no failure."""
+    with contextlib.suppress(OSError, ValueError):
+        _print(line, stream)
+
+
+def hand_over(text: str, stream: TextIO | None) -> None:
+    """What was asked for. Raises StorageError where it cannot be kept; a reader who has enough of it is no failure."""
+    try:
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            _print(text, stream)
+    except OSError as error:
+        raise StorageError(f"standard output cannot be written: {error.strerror or error}") from error
+
+
+def _print(text: str, stream: TextIO | None) -> None:
     if stream is None:
         return
-    with contextlib.suppress(OSError, ValueError):
-        try:
-            print(line, file=stream, flush=True)
-        except UnicodeEncodeError:
-            print(line.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)
 
 
 class Progress:

@@ -22,7 +22,7 @@ import batchgen
 from batchgen.cli import main
 from batchgen.events import Finished, Left, Paced, Tried
 from batchgen.folder import locked
-from batchgen.model import Failure, Outcome
+from batchgen.model import ExitCode, Failure, Outcome
 from batchgen.progress import LINE_EVERY_S, Progress
 
 if TYPE_CHECKING:
@@ -498,6 +498,18 @@ def test_no_stream_stops_a_run(place: Place, out: Callable[[], int], error: Call
             os.close(stream)
     assert place.files() == {"a.png", "b.png"}
     assert place.summary["exit_code"] == ended.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "code"), [(full, ExitCode.STORAGE), (broken_pipe, ExitCode.OK)], ids=["full", "no reader"]
+)
+def test_what_was_asked_for_is_not_lost_in_silence(out: Callable[[], int], code: ExitCode) -> None:
+    """`batchgen schema > FILE` on a full disk fails and says so; a reader who has seen enough is no failure."""
+    stdout = out()
+    ended = command("schema", stdout=stdout)
+    os.close(stdout)
+    assert ended.returncode == code
+    assert ("standard output cannot be written" in ended.stderr) == (code is ExitCode.STORAGE)
 
 
 def test_a_reader_that_has_gone_does_not_turn_failure_into_success(place: Place, beside: Beside) -> None:

@@ -177,10 +177,10 @@ def span(text: str) -> tuple[float, float]:
 
 
 def tell(text: str) -> None:
-    """What was asked for, on standard output."""
-    from batchgen.progress import write_line
+    """What was asked for, on standard output. Raises StorageError where it cannot be kept."""
+    from batchgen.progress import hand_over
 
-    write_line(text, sys.stdout)
+    hand_over(text, sys.stdout)
 
 
 def print_json(value: Any) -> None:

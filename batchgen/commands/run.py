@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 
@@ -53,6 +54,7 @@ def act(arguments: argparse.Namespace) -> int:
     import asyncio
 
     from batchgen import summary
+    from batchgen.model import StorageError
     from batchgen.progress import say
     from batchgen.runner import conduct
     from batchgen.runner.context import Voice
@@ -68,5 +70,6 @@ def act(arguments: argparse.Namespace) -> int:
             say("\n".join(summary.render(found)))
         listeners.ended(found)
     if arguments.json:
-        common.print_json(found)
+        with contextlib.suppress(StorageError):  # the same is in summary.json, and the exit code is the run's
+            common.print_json(found)
     return found.exit_code

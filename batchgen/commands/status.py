@@ -55,6 +55,7 @@ def _watch(arguments: argparse.Namespace) -> int:
     import time
 
     from batchgen.clock import SystemClock
+    from batchgen.progress import write_line
     from batchgen.runner import look, watch
     from batchgen.runner.archive import root_of
 
@@ -66,7 +67,7 @@ def _watch(arguments: argparse.Namespace) -> int:
         clock=clock,
     )
     lines = watch.Lines(common.print_json if arguments.json else _print_line, clock)
-    screen = watch.Screen(lambda text: common.tell(text.removesuffix("\n")), shutil.get_terminal_size)
+    screen = watch.Screen(lambda text: write_line(text.removesuffix("\n"), sys.stdout), shutil.get_terminal_size)
     drawn = not arguments.json and sys.stdout is not None and sys.stdout.isatty()
     found: Status | None = None
     for found in glances:
