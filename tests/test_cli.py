@@ -356,6 +356,17 @@ def test_status_of_an_idle_folder(place: Place, capsys: pytest.CaptureFixture[st
     assert tree(place.output) == before
 
 
+def test_status_tells_pictures_that_are_gone(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture that somebody deleted is a pending job, and is told as one that was done."""
+    manifest = str(place.jobs("a", "b", api="sandbox"))
+    assert main(["run", manifest, "--quiet"]) == 0
+    (place.output / "images/a.png").unlink()
+    capsys.readouterr()
+    assert main(["status", manifest]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2 jobs done" in said and "missing    1 were done" in said and "batchgen verify" in said
+
+
 def test_status_after_a_crash(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     """A run that was killed is not said to be at work: nobody holds the folder's lock."""
     manifest = place.jobs("a", api="sandbox")

@@ -383,7 +383,9 @@ class Watched:
     def count(self) -> Status:
         self.counted += 1
         self.now_s += self.cost_s
-        numbers = dict.fromkeys(("done", "failed", "uncertain", "in_doubt", "orphans", "requests"), self.counted)
+        numbers = dict.fromkeys(
+            ("done", "failed", "uncertain", "missing", "in_doubt", "orphans", "requests"), self.counted
+        )
         whole = Status(output="o", manifest=None, total=9, pending=1, cost_usd=0.0, exposure_usd=0.0, **numbers)  # type: ignore[arg-type]
         return whole.at(self.now())
 

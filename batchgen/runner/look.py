@@ -37,6 +37,7 @@ class Status(live.Now, frozen=True, kw_only=True):
     failed: int
     uncertain: int
     pending: int | None
+    missing: int
     in_doubt: int
     orphans: int
     requests: int
@@ -97,6 +98,7 @@ def counts_of(archive: Archive, manifest: Path | None, plan: Plan | None) -> Sta
         failed=counts[Outcome.FAILED],
         uncertain=counts[Outcome.UNCERTAIN],
         pending=plan.remaining if plan else None,
+        missing=plan.standings[Standing.MISSING] if plan else 0,
         in_doubt=len(lives.doubtful()),
         orphans=fold.jobs - plan.in_log if plan else 0,
         requests=fold.requests + len(lives.ended()),
@@ -115,6 +117,8 @@ def render(found: Status, utc: datetime) -> Iterator[str]:
     for name, count in (("failed", found.failed), ("uncertain", found.uncertain), ("pending", found.pending)):
         if count:
             yield f"  {name:<10} {count}"
+    if found.missing:
+        yield f"  missing    {found.missing} were done and their pictures are gone; `batchgen verify` names them"
     if found.in_doubt and not found.running:
         yield f"  in doubt   {counted(found.in_doubt, 'job')} may have been paid for without an answer"
     if found.orphans:
