@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from batchgen.manifest.fields import FIELDS, MAX_SEED, NESTED, Complaint, Wrong,
 from batchgen.manifest.row import Place, Row, nowhere
 from batchgen.manifest.unfold import LARGE, stands_for_itself, unfold
 from batchgen.model import FileInput, Job, Problem
+
+T = TypeVar("T")
 
 MAX_FAILURES = 1000
 """Jobs of one row that may fail before the others are not looked at any more."""
@@ -57,13 +59,7 @@ def jobs(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem]
     Holds nothing of a row once it is done but hashes of its jobs' ids.
     """
     builder = _Builder(rules)
-    for row in rows:
-        if isinstance(row, Problem):
-            yield row
-        elif builder.stands_for_itself(row):
-            yield from builder.alone(row)
-        else:
-            yield from builder.jobs(row)
+    return _walk(rows, builder, builder.jobs)
 
 
 def survey(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Problem | Tally]:
@@ -72,13 +68,20 @@ def survey(rows: Iterable[Row | Problem], rules: Rules) -> Iterator[Job | Proble
     That is done where the template of the ids proves that no two of the row's jobs share one.
     """
     builder = _Builder(rules)
+    return _walk(rows, builder, builder.survey)
+
+
+def _walk(
+    rows: Iterable[Row | Problem], builder: _Builder, several: Callable[[Row], Iterable[T]]
+) -> Iterator[Job | Problem | T]:
+    """`several` reads the rows that stand for more than one job."""
     for row in rows:
         if isinstance(row, Problem):
             yield row
         elif builder.stands_for_itself(row):
             yield from builder.alone(row)
         else:
-            yield from builder.survey(row)
+            yield from several(row)
 
 
 def canonical(value: Any) -> bytes:
