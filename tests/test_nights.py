@@ -162,7 +162,7 @@ def _done_again(patch: Patch) -> None:
 def _pictures_swapped(patch: Patch) -> None:
     commit = Committer.commit
 
-    def mixed(self: Committer, works: Iterable[Work]) -> Any:
+    def mixed(self: Committer[Work], works: Iterable[Work]) -> Any:
         group = list(works)
         deliveries = [work for work in group if isinstance(work, Delivery)]
         bodies = [work.body for work in deliveries]

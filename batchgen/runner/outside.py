@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchgen.runner.online import Offer
     from batchgen.runner.session import Access, Session
     from batchgen.stores import Store
+    from batchgen.world import Work
     from batchgen.writer import Committer, Writer
 
 
@@ -55,7 +56,7 @@ class Outside:
     begun: Callable[[Path], bool]
     hold: Callable[[Path, Shard | None], AbstractContextManager[Files]]
     link: Callable[[Run], AbstractAsyncContextManager[Link]]
-    writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
+    writer: Callable[[Committer[Work], asyncio.AbstractEventLoop], Writer[Work]]
     pause: Callable[[float], None]
     ask: Callable[[Access], Awaitable[Offer]]
     store: Callable[[Session, Files], Store | None] = lambda session, local: None
@@ -99,7 +100,7 @@ async def _ask(access: Access) -> Offer:
     return await ask(access)
 
 
-def _writer(committer: Committer, loop: asyncio.AbstractEventLoop) -> Writer:
+def _writer(committer: Committer[Work], loop: asyncio.AbstractEventLoop) -> Writer[Work]:
     from batchgen.writer import Writer
 
     return Writer(committer, loop)

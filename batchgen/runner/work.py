@@ -27,7 +27,7 @@ from batchgen.runner.context import Run
 from batchgen.runner.finish import finisher
 from batchgen.runner.pulse import Pulse
 from batchgen.sink import LocalSink
-from batchgen.writer import Committer
+from batchgen.writer import Committer, Patience, Stager
 
 SECOND_SIGNAL_S = 2.0
 UPLOADS = 8
@@ -48,17 +48,19 @@ async def work(this: Run, plan: Plan) -> Pool:
     outside = this.outside
     with ThreadPoolExecutor(1, "batchgen-manifest") as reader:
         async with outside.link(this) as link:
-            committer = Committer(
+            sink = LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1)
+            patience = Patience(this.clock, outside.pause)
+            stager = Stager(
                 decode=decode_answer,
                 check=images.decode if this.settings.check_pixels else images.check,
-                sink=LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1),
-                folder=this.folder,
+                sink=sink,
                 clock=this.clock,
-                pause=outside.pause,
+                patience=patience,
                 key=link.key,
+                quarantine=this.folder.quarantine,
                 finish=finisher(this.settings),
             )
-            writer = outside.writer(committer, loop)
+            writer = outside.writer(Committer(stager.written, sink, this.folder, patience), loop)
             gates = _gates(this)
             pool = Pool(
                 _policy(this, link.key),
@@ -80,7 +82,7 @@ async def work(this: Run, plan: Plan) -> Pool:
             def on_wait(message: str) -> None:
                 loop.call_soon_threadsafe(_store_is_busy, this, message)
 
-            committer.on_full, committer.on_wait = on_full, on_wait
+            patience.on_full, patience.on_wait = on_full, on_wait
             progress.in_flight = lambda: pool.in_flight
             try:
                 with _signals(this, pool, changed):

@@ -189,10 +189,10 @@ class Aside:
         self.thread.join()
 
 
-class NightWriter(Writer):
+class NightWriter(Writer[Work]):
     """The real writer but for its thread: groups form while an earlier one is being written."""
 
-    def __init__(self, committer: Committer, loop: NightLoop) -> None:
+    def __init__(self, committer: Committer[Work], loop: NightLoop) -> None:
         self._commit, self._salvage, self._loop, self._night = committer.commit, committer.salvage, loop, loop
         self._failed, self._closed = None, False
         self._queue: list[tuple[Work, asyncio.Future[Result]]] = []
