@@ -114,7 +114,7 @@ class Body:
         self.warnings: list[str] = []
         self.warn = self.warnings.append
         self.gates = Gates(Breaker(5), Adaptive(8))
-        self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3)
+        self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3, lanes=[SimpleNamespace(gates=self.gates)])
         self.changed = asyncio.Event()
 
     def write_state(self, state: State) -> None:
@@ -124,7 +124,7 @@ class Body:
         pass
 
     async def live(self, script: Any) -> None:
-        pulse = Pulse(self, SimpleNamespace(remaining=40), self.pool, self.gates, self.changed)  # type: ignore[arg-type]
+        pulse = Pulse(self, SimpleNamespace(remaining=40), self.pool, self.changed)  # type: ignore[arg-type]
         await pulse.around(script(self), lambda: None)
 
     @property

@@ -24,8 +24,8 @@ from batchgen.folder.writable import _Appender
 from batchgen.joblog import Fold, Lives
 from batchgen.model import Counts
 from batchgen.pacing import Adaptive, Budget, Day
-from batchgen.pool import Pool
 from batchgen.pool.consequences import Consequences
+from batchgen.pool.lanes import Lanes
 from batchgen.sink import LocalSink
 from batchgen.world import Delivery, Work
 from batchgen.writer import Committer
@@ -134,7 +134,7 @@ def _old_pictures_overwritten(patch: Patch) -> None:
 
 def _day_not_closed(patch: Patch) -> None:
     patch.setattr(Day, "hold", lambda self, utc: None)
-    patch.setattr(Pool, "_check_patience", lambda self, now_s: None)
+    patch.setattr(Lanes, "check_patience", lambda self, now_s, has_work: None)
 
 
 def _one_request_more_in_flight(patch: Patch) -> None:

@@ -40,8 +40,8 @@ from batchgen.model import (
     Secret,
     ServerError,
 )
-from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
-from batchgen.pool import Deadline, Pending, Policy, Pool
+from batchgen.pacing import Budget, Gates, Pace
+from batchgen.pool import Deadline, Pending, Policy, Pool, Way
 from batchgen.protocol import Drawn, nebula
 from batchgen.world import Delivery, Result, Work
 
@@ -433,21 +433,19 @@ class World:
             manifest="world.yaml",
             api="nebula",
             key=Secret(KEY),
-            concurrency=limits.concurrency,
-            timeout_s=limits.timeout_s,
             allowance=Allowance(limits.attempts, limits.uncertain_retries),
             give_up_after_s=limits.give_up_after_s,
             wait_for_quota=limits.wait_for_quota,
-            requests_per_minute=limits.requests_per_minute,
             deadline=self.deadline,
             prices_usd={} if limits.price_usd is None else {MODEL: limits.price_usd},
         )
+        gates = Gates.of(limits.concurrency)
+        way = Way(server, self.account, gates, limits.timeout_s, limits.requests_per_minute)
         return Pool(
             policy,
+            [way],
             pull=pull,
-            gates=self._gates(fold, lives),
-            transport=server,
-            account=self.account,
+            budget=self._budget(fold, lives),
             deliver=deliver,
             note=lambda lines: self.notes.extend(lines.splitlines(keepends=True)),
             keep=keep,
@@ -461,13 +459,9 @@ class World:
         sent_today = fold.requests_by_day.get(today, 0) + sum(e.attempt.at.startswith(today) for e in lives.ended())
         return MemoryAccount(Pace(self.limits.requests_per_minute, self.limits.requests_per_day), clock, sent_today)
 
-    def _gates(self, fold: Fold, lives: Lives) -> Gates:
+    def _budget(self, fold: Fold, lives: Lives) -> Budget:
         limits, spent_usd = self.limits, fold.spent_usd + fold.exposure_usd + lives.exposure_usd()
-        return Gates(
-            breaker=Breaker(max(5, limits.concurrency)),
-            adaptive=Adaptive(limits.concurrency),
-            budget=Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended())),
-        )
+        return Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended()))
 
 
 def most_in_window(times_s: Sequence[float], window_s: float) -> int:

@@ -69,7 +69,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One HTTP request for a job, counted from 1 over the job's whole life.
 
     `at` is when it was sent (UTC), `elapsed_s` until its answer was whole or its failure known. `urls` is where the
-    pictures lie that were paid for and could not be fetched.
+    pictures lie that were paid for and could not be fetched. `endpoint` names who was asked, where a run had several.
     """
 
     n: int
@@ -82,6 +82,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str | None = None
     counts: Counts | None = None
     urls: tuple[str, ...] = ()
+    endpoint: str | None = None
 
 
 class Picture(msgspec.Struct, frozen=True):

@@ -1,10 +1,12 @@
-"""What one attempt's end means for everybody: pace, pauses, outages, the day, and whether the run goes on."""
+"""What one attempt's end means for all at its endpoint: pace, pauses, outages, the day, and whether it goes on."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+
+import msgspec
 
 from batchgen.events import Event, Paced
 from batchgen.failures import RULES, Effect, End
@@ -22,7 +24,8 @@ MINUTE = timedelta(minutes=1)
 
 
 class Consequences:
-    """Feeds the gates with successes and failures, and says stop where going on would be wrong."""
+    """Feeds an endpoint's gates with successes and failures, and says stop where going on would be wrong; `name` is the
+    endpoint's, where there are several."""
 
     def __init__(
         self,
@@ -32,9 +35,10 @@ class Consequences:
         randomness: Randomness,
         observe: Callable[[Event], None],
         stop: Callable[[ExitCode, str], None],
+        name: str = "",
     ) -> None:
         self._gates, self._clock, self._random = gates, clock, randomness
-        self._observe, self._stop = observe, stop
+        self._hear, self._stop, self._name = observe, stop, name
         self.successes = 0
         self._date: str | None = None
         self._refusals = self._forbidden = self._internal = 0
@@ -67,7 +71,6 @@ class Consequences:
         self._forbidden = 0
         self._durations_s.append(response_s)
         gates.cooldown.succeeded(sent.sent_s)
-        gates.retries.succeeded()
         if gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
             self._observe(Paced("the server answers again; starting slowly", concurrency=1))
@@ -93,7 +96,7 @@ class Consequences:
                 # An answer from before midnight tells of a day that is over.
                 gates.day.close(self._clock.utc(), self._random.random())
             case Effect.STOP:
-                self._stop(rule.exit_code, _reason(fault))
+                self._stop(rule.exit_code, reason_of(fault))
             case Effect.CANARY:
                 return self._canary(fault)
         if fault.failure is Failure.INTERNAL:
@@ -101,6 +104,11 @@ class Consequences:
             if self._internal >= INTERNAL_ERRORS:
                 self._stop(ExitCode.INTERNAL, f"{self._internal} unexpected errors, the last: {fault.message}")
         return False
+
+    def _observe(self, event: Paced) -> None:
+        if self._name:
+            event = msgspec.structs.replace(event, message=f"{self._name}: {event.message}", endpoint=self._name)
+        self._hear(event)
 
     def _nobody_succeeds(self, fault: Fault, now_s: float) -> None:
         if self._gates.breaker.failed(now_s):
@@ -113,7 +121,9 @@ class Consequences:
             return
         gates.adaptive.cut(0.8, "rate limited")
         pause_s, limit = gates.cooldown.until_s - now_s, int(gates.adaptive.limit)
-        message = f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"
+        message = (
+            f"rate limited; {'it' if self._name else 'everything'} pauses {pause_s:.0f} s, then concurrency {limit}"
+        )
         self._observe(Paced(message, concurrency=limit, pause_s=round(pause_s, 3)))
         if gates.cooldown.hopeless(now_s):
             gates.cooldown.forget()
@@ -127,12 +137,15 @@ class Consequences:
                 self._stop(ExitCode.USAGE, f"the first {self._refusals} requests were all refused: {fault.message}")
             return False
         self._forbidden += fault.failure is Failure.FORBIDDEN
+        if self._name and fault.failure is Failure.NOT_FOUND:
+            return False  # that one of several servers lacks a model says nothing of other models
         if not self.successes or self._forbidden >= FORBIDDEN_IN_A_ROW:
-            self._stop(RULES[fault.failure].exit_code, _reason(fault))
+            self._stop(RULES[fault.failure].exit_code, reason_of(fault))
             return True
         return False
 
 
-def _reason(fault: Fault) -> str:
+def reason_of(fault: Fault) -> str:
+    """Why a failure ends more than its job, and what somebody should look at then."""
     hint = RULES[fault.failure].hint
     return f"{fault.failure}: {fault.message.rstrip('. ')}" + (f" ({hint})" if hint else "")

@@ -12,7 +12,8 @@ from batchgen.account import MemoryAccount, SharedAccount, account_name, store_p
 from batchgen.client import Client, Endpoint
 from batchgen.inputs import encoder, sends_files
 from batchgen.model import Job, Post, Secret
-from batchgen.pacing import Pace
+from batchgen.pacing import Gates, Pace
+from batchgen.pool import Way
 from batchgen.protocol.styles import Style
 from batchgen.runner.context import Run
 from batchgen.runner.outside import Link
@@ -29,7 +30,10 @@ async def link(this: Run) -> AsyncIterator[Link]:
             _client(this, endpoint, input_files) as client,
             _account(this, endpoint) as account,
         ):
-            yield Link(client, account, endpoint.key)
+            limits = this.settings.limits
+            gates = Gates.of(limits.concurrency)
+            way = Way(client, account, gates, limits.timeout_s, limits.requests_per_minute)
+            yield Link([way], endpoint.key)
 
 
 @asynccontextmanager

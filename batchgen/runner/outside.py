@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +21,10 @@ from batchgen.files import PosixFiles
 from batchgen.folder import alone, locked
 from batchgen.layout import PRIVATE
 from batchgen.model import Secret, Shard
-from batchgen.world import Account, Clock, Files, Randomness, Transport
+from batchgen.world import Clock, Files, Randomness
 
 if TYPE_CHECKING:
+    from batchgen.pool import Way
     from batchgen.runner.context import Run
     from batchgen.runner.online import Offer
     from batchgen.runner.session import Access, Session
@@ -34,10 +35,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Link:
-    """The way to a server: how requests reach it, which account they are counted on, and the key they carry."""
+    """The ways to the servers, and the keys that requests carry there, which nothing that is kept may show."""
 
-    transport: Transport
-    account: Account
+    ways: Sequence[Way]
     key: Secret
 
 

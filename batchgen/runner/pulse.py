@@ -12,7 +12,6 @@ import msgspec
 from batchgen import joblog
 from batchgen.folder import Live, Pause
 from batchgen.model import StorageError
-from batchgen.pacing import Gates
 from batchgen.plan import Plan
 from batchgen.pool import ABORT_S, Pool
 from batchgen.runner.context import Run
@@ -27,8 +26,8 @@ LEAST_S = 2.0
 class Pulse:
     """Beats every 30 s while a pool is at work, and soon after something has `changed`."""
 
-    def __init__(self, this: Run, plan: Plan, pool: Pool, gates: Gates, changed: asyncio.Event) -> None:
-        self._this, self._plan, self._pool, self._gates = this, plan, pool, gates
+    def __init__(self, this: Run, plan: Plan, pool: Pool, changed: asyncio.Event) -> None:
+        self._this, self._plan, self._pool = this, plan, pool
         self._changed, self._ended = changed, asyncio.Event()
         self._began_at = joblog.timestamp(this.clock.utc())
 
@@ -77,7 +76,7 @@ class Pulse:
         return pause.why if pause else "working"
 
     def _live(self) -> Live:
-        this, adaptive, limits = self._this, self._gates.adaptive, self._this.settings.limits
+        this, adaptive, limits = self._this, self._pool.lanes[0].gates.adaptive, self._this.settings.limits
         return Live(
             began_at=self._began_at,
             to_do=self._plan.remaining,
@@ -92,7 +91,7 @@ class Pulse:
         )
 
     def _pause(self) -> Pause | None:
-        gates, now_s, utc = self._gates, self._this.clock.monotonic(), self._this.clock.utc()
+        gates, now_s, utc = self._pool.lanes[0].gates, self._this.clock.monotonic(), self._this.clock.utc()
 
         def at(moment_s: float) -> str:
             return joblog.timestamp(utc + timedelta(seconds=moment_s - now_s))

@@ -18,7 +18,7 @@ from batchgen import images, joblog
 from batchgen.events import Event, Finished, Paced
 from batchgen.failures import Allowance
 from batchgen.model import ExitCode, Secret, StorageError
-from batchgen.pacing import Adaptive, Breaker, Budget, Gates
+from batchgen.pacing import Budget
 from batchgen.plan import Plan
 from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
 from batchgen.progress import Progress
@@ -61,13 +61,11 @@ async def work(this: Run, plan: Plan) -> Pool:
                 finish=finisher(this.settings),
             )
             writer = outside.writer(Committer(stager.written, sink, this.folder, patience), loop)
-            gates = _gates(this)
             pool = Pool(
                 _policy(this, link.key),
+                link.ways,
                 pull=_puller(this, plan, reader),
-                gates=gates,
-                transport=link.transport,
-                account=link.account,
+                budget=_budget(this),
                 deliver=writer,
                 note=this.folder.append_attempts,
                 keep=partial(asyncio.to_thread, this.folder.sync_attempts),
@@ -86,7 +84,7 @@ async def work(this: Run, plan: Plan) -> Pool:
             progress.in_flight = lambda: pool.in_flight
             try:
                 with _signals(this, pool, changed):
-                    await Pulse(this, plan, pool, gates, changed).around(pool.run(), progress.tick)
+                    await Pulse(this, plan, pool, changed).around(pool.run(), progress.tick)
             except asyncio.CancelledError:
                 # The program around us wants to end: answers that have come are still written.
                 pool.abort()
@@ -143,29 +141,18 @@ def _policy(this: Run, key: Secret) -> Policy:
         manifest=settings.manifest.name,
         api=settings.style,
         key=key,
-        concurrency=limits.concurrency,
-        timeout_s=limits.timeout_s,
         allowance=Allowance(limits.attempts, limits.uncertain_retries),
         give_up_after_s=settings.give_up_after_s,
         wait_for_quota=settings.wait_for_quota,
         prices_usd=dict(settings.prices_usd),
-        requests_per_minute=limits.requests_per_minute,
         deadline=_deadline(this),
     )
 
 
-def _gates(this: Run) -> Gates:
+def _budget(this: Run) -> Budget:
     limits, spent, lives = this.settings.limits, this.folder.spent, this.folder.lives
-    return Gates(
-        breaker=Breaker(max(5, limits.concurrency)),
-        adaptive=Adaptive(limits.concurrency),
-        budget=Budget(
-            limits.max_cost_usd,
-            limits.max_requests,
-            spent.spent_usd + spent.exposure_usd + lives.exposure_usd(),
-            spent.requests + len(lives.ended()),
-        ),
-    )
+    spent_usd = spent.spent_usd + spent.exposure_usd + lives.exposure_usd()
+    return Budget(limits.max_cost_usd, limits.max_requests, spent_usd, spent.requests + len(lives.ended()))
 
 
 def _deadline(this: Run) -> Deadline | None:

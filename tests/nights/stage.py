@@ -21,7 +21,8 @@ from world import Hang
 from batchgen.account import SharedAccount
 from batchgen.inputs import encoder
 from batchgen.model import BatchgenError, ExitCode, Secret
-from batchgen.pacing import Pace
+from batchgen.pacing import Gates, Pace
+from batchgen.pool import Way
 from batchgen.protocol import nebula
 from batchgen.runner.conduct import run
 from batchgen.runner.context import Run, Voice
@@ -255,7 +256,8 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
         store = story.folder if played.start.no_store else story.folder / "account.sqlite3"
         account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today, warn=this.warn)
         try:
-            yield Link(wire, account, Secret(KEY))
+            way = Way(wire, account, Gates.of(limits.concurrency), limits.timeout_s, limits.requests_per_minute)
+            yield Link([way], Secret(KEY))
         finally:
             played.most_in_flight = wire.most_in_flight
             account.close()

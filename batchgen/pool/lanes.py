@@ -1,0 +1,156 @@
+"""All the endpoints of a run: which of them takes a job now, and when there is none left that could.
+
+One endpoint is a list of length one; what is said of "another" one never holds there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from batchgen.events import Event, Paced
+from batchgen.joblog import timestamp
+from batchgen.model import ExitCode
+from batchgen.pool.lane import Lane
+from batchgen.pool.task import Fault, Policy, Stop, Task
+from batchgen.text import duration, printable
+from batchgen.world import Clock
+
+AVOIDS_S = 30.0
+_OF_THE_RUN = (ExitCode.STORAGE, ExitCode.INTERNAL)
+
+
+class Lanes:
+    """The lanes that are still asked are `open`; the run is told to `stop` with the last of them."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        lanes: Sequence[Lane],
+        *,
+        clock: Clock,
+        observe: Callable[[Event], None],
+        stop: Callable[[ExitCode, str], None],
+    ) -> None:
+        self._policy, self._clock, self._observe, self._stop = policy, clock, observe, stop
+        self.all = list(lanes)
+        self.open = list(lanes)
+        self.several = len(self.all) > 1
+        self._turn = 0
+        self._told_days: set[tuple[Lane, object]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        return sum(lane.in_flight for lane in self.all)
+
+    def usual_s(self) -> float:
+        """How long recent answers took, as a rule, where they took longest."""
+        return max(lane.effects.usual_s() for lane in self.all)
+
+    def free(self, now_s: float, utc: datetime) -> tuple[list[Lane], float]:
+        """The lanes that may be asked now, the one with most room first; and how long the others wait at least."""
+        found, wait_s = [], float("inf")
+        for lane in self.open:
+            if held := lane.hold(now_s, utc):
+                wait_s = min(wait_s, held.wait_s)
+            else:
+                found.append(lane)
+        if len(found) > 1:
+            found.sort(key=lambda lane: (lane.load, lane.turn))
+        return found, wait_s
+
+    def chosen(self, lane: Lane) -> None:
+        """Of lanes with as much room, the one that was chosen longest ago is next."""
+        self._turn += 1
+        lane.turn = self._turn
+
+    # Where a job may go
+
+    def suits(self, task: Task, lane: Lane, now_s: float) -> bool:
+        """Whether the job should go there: not to who refused it, nor for a while to who just failed it, where somebody
+        else is well."""
+        if not self.several:
+            return True
+        if not self.could_do(task, lane):
+            return False
+        if task.failed_at is not lane or now_s >= task.due_s + AVOIDS_S:
+            return True
+        return not self.others_are_well(task, now_s)
+
+    def could_do(self, task: Task, lane: Lane) -> bool:
+        """Whether nothing but pace and pauses keeps the job from going there."""
+        return _takes(task, lane) or not any(_takes(task, each) for each in self.open)
+
+    def others(self, task: Task) -> bool:
+        """Whether there is another lane that has not refused the job."""
+        return any(each is not task.failed_at and _takes(task, each) for each in self.open)
+
+    def others_are_well(self, task: Task, now_s: float) -> bool:
+        """Whether such a lane could be asked soon."""
+        return any(each is not task.failed_at and _takes(task, each) and each.is_well(now_s) for each in self.open)
+
+    def lacks(self, lane: Lane, model: str, fault: Fault) -> None:
+        """The endpoint does not have this model, so jobs for it go to those that may have it."""
+        if model not in lane.lacks:
+            lane.lacks.add(model)
+            message = f"{lane.name} does not have the model {printable(model, 100)}: {fault.message}"
+            self._observe(Paced(message, endpoint=lane.name))
+
+    # When there is no other
+
+    def close(self, lane: Lane, exit_code: ExitCode, reason: str) -> None:
+        """Ask this endpoint no more, and end the run where it was the last, or where the reason is not the endpoint."""
+        if not self.several or exit_code in _OF_THE_RUN:
+            self._stop(exit_code, reason)
+            return
+        if lane.closed:
+            return
+        lane.closed = Stop(exit_code, reason)
+        self.open.remove(lane)
+        if self.open:
+            self._observe(Paced(f"{lane.name} is not asked any more: {reason}", endpoint=lane.name, closed=True))
+            return
+        for code in dict.fromkeys(each.closed.exit_code for each in self.all if each.closed):
+            why = [f"{e.name}: {e.closed.reason}" for e in self.all if e.closed and e.closed.exit_code is code]
+            self._stop(code, "; ".join(why))
+
+    def check_patience(self, now_s: float, has_work: Callable[[Lane], bool]) -> None:
+        """End the run where every endpoint that has something to do is spent for the day, or has been mute too long."""
+        spent = [lane for lane in self.open if lane.gates.day.closed_until]
+        mute = [lane for lane in self.open if lane.gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s]
+        if not spent and not mute:
+            return
+        if self._policy.wait_for_quota or self.several:
+            for lane in spent:
+                self._tell_day(lane)
+        spent = [] if self._policy.wait_for_quota else spent
+        hopeless = [*mute, *spent]
+        if not hopeless or any(lane not in hopeless and has_work(lane) for lane in self.open):
+            return
+        reasons = []
+        if until := min(filter(None, (lane.gates.day.closed_until for lane in spent)), default=None):
+            reasons.append(f"the day's quota is spent; it opens again at {timestamp(until)}")
+        if mute:
+            who = "the server has" if not self.several else f"{', '.join(lane.name for lane in mute)}: no server has"
+            reasons.append(f"{who} not answered for {duration(self._policy.give_up_after_s)}")
+        self._stop(ExitCode.WORK_LEFT, "; ".join(reasons))
+
+    def _tell_day(self, lane: Lane) -> None:
+        """Once a day, for how long an endpoint rests."""
+        until = lane.gates.day.closed_until
+        assert until is not None
+        if (told := (lane, until.date())) in self._told_days:
+            return
+        self._told_days.add(told)
+        pause_s = max((until - self._clock.utc()).total_seconds(), 0.0)
+        all_of_it = (
+            "the day's quota is spent; everything pauses"
+            if not self.several
+            else (f"{lane.name}: the day's quota is spent; it pauses")
+        )
+        message = f"{all_of_it} until {timestamp(until)}"
+        self._observe(Paced(message, pause_s=round(pause_s, 3), endpoint=lane.name or None))
+
+
+def _takes(task: Task, lane: Lane) -> bool:
+    return lane not in task.barred and task.job.model not in lane.lacks
