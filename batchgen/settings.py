@@ -40,12 +40,12 @@ class Limits:
     timeout_s: float = 180.0
 
 
-CHOICES = {"on_quota": ("stop", "wait"), "check": ("structure", "full")}
+CHOICES = {"on_quota": ("stop", "wait"), "check": ("structure", "full"), "engine": ("local", "ray")}
 """What flags that are one of a few words may say; the first is the default."""
 
 _OWN_FLAGS = (
     *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "check", "embed"),
-    "shared_account",
+    *("shared_account", "engine", "ray_address"),
 )
 
 
@@ -73,6 +73,8 @@ class Flags:
     check: str = "structure"
     shared_account: bool = False
     embed: bool | None = None
+    engine: str = "local"
+    ray_address: str | None = None
 
     @classmethod
     def of(
@@ -143,6 +145,8 @@ class Settings:
     embed: bool = True
     shared_account: bool = False
     store: Address | None = None
+    engine: str = "local"
+    ray_address: str | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -216,6 +220,8 @@ def resolve(
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
         shared_account=flags.shared_account,
+        engine=flags.engine,
+        ray_address=flags.ray_address,
         embed=_embed(flags, env, header, problems),
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
     )

@@ -16,18 +16,20 @@ from batchgen.world import Files, Staged
 
 @dataclass
 class LocalSink:
-    """Pictures in the output folder. One thread at a time; `at_once` final names are given beside each other."""
+    """Pictures in the output folder. One thread at a time; `at_once` final names are given beside each other. `mark`
+    tells the temporary files from those of others who write to the same folder."""
 
     files: Files
     tmp: str
     at_once: int = 1
+    mark: str = ""
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
 
     def stage(self, data: bytes, sha256: str) -> Staged:
         """Write the bytes to a temporary file. Its name begins with their digest, so that it can be found again."""
-        path = f"{self.tmp}/{sha256[:32]}-{next(self._numbers)}"
+        path = f"{self.tmp}/{sha256[:32]}-{self.mark}{next(self._numbers)}"
         handle = self.files.create(path)
         staged = Staged(path, handle)
         try:
@@ -66,7 +68,7 @@ class LocalSink:
         if self.at_once < 2:
             self._rename(waiting, moves)
         else:
-            _beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves))
+            beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves))
         for parent in sorted(self._renamed_in):
             self.files.sync_dir(parent)
             self._renamed_in.remove(parent)
@@ -78,7 +80,7 @@ class LocalSink:
             del moves[name]
 
 
-def _beside_each_other(threads: int, act: Callable[[], None]) -> None:
+def beside_each_other(threads: int, act: Callable[[], None]) -> None:
     """Let that many threads do the same; the first error is raised when all have ended.
 
     Threads of a pool would be waited for when the program ends, however long a server takes.

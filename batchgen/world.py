@@ -38,7 +38,8 @@ class Transport(Protocol):
     """How a request reaches a server."""
 
     async def prepare(self, job: Job) -> Post:
-        """What to send; raises InputChanged where a picture is not the one that was planned with."""
+        """What to send; raises InputChanged where a picture is not the one that was planned with, BudgetSpent where a
+        limit that others count too leaves no room, and then nothing was counted."""
         ...
 
     async def send(self, post: Post, timeout_s: float) -> Reply:

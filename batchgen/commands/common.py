@@ -20,7 +20,17 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("", "--max-cost", "max_cost_usd", "US dollars that this output may cost over all its runs"),
     ("", "--max-requests", "max_requests", "requests that this output may take over all its runs"),
 )
-_RUN_ONLY = ("check", "embed", "give_up_after_s", "max_runtime_s", "until", "on_quota", "shared_account")
+_RUN_ONLY = (
+    "check",
+    "embed",
+    "give_up_after_s",
+    "max_runtime_s",
+    "until",
+    "on_quota",
+    "shared_account",
+    "engine",
+    "ray_address",
+)
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle", "shard")
 _SHARED = ("output", "state", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 

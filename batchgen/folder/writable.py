@@ -14,7 +14,7 @@ from batchgen import joblog
 from batchgen.folder.records import Records, fold_lines, lines, names
 from batchgen.folder.state import State
 from batchgen.joblog import Lives, PaceNote, SeenPicture
-from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, copy_of, superseded
+from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, STAGED, copy_of, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, StorageError
 from batchgen.shards import holds
 from batchgen.world import Files
@@ -101,6 +101,8 @@ class Folder(Records):
         # What an earlier run left may still be adopted by another shard.
         for books in (self.own, *(self.earlier if shard is None else ())):
             self._sweep(books.tmp)
+        if shard is None:
+            self._sweep(STAGED)
 
     def _sweep(self, tmp: str) -> None:
         for name in names(self.files, tmp):
@@ -143,7 +145,7 @@ class Folder(Records):
 
     def _find(self, picture: SeenPicture, taken: Container[str]) -> str | None:
         """Where the picture's bytes are: under their final name, or still under a temporary one that is not `taken`."""
-        folders = [books.tmp for books in (self.own, *self.earlier)]
+        folders = [*(books.tmp for books in (self.own, *self.earlier)), STAGED]
         drafts = [f"{tmp}/{n}" for tmp in folders for n in names(self.files, tmp) if n.startswith(picture.sha256[:32])]
         for place in (picture.file, *drafts):
             if (

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from batchgen.joblog.lines import Ended, Intent, Prepared, Seen, decode_note, decode_seen
+from batchgen.joblog.lines import Ended, Intent, Prepared, Seen, Withdrawn, decode_note, decode_seen
 from batchgen.model import Attempt, Billed, Counts, Failure, Outcome
 
 _RANK = (Outcome.UNCERTAIN, Outcome.FAILED, Outcome.DONE)
@@ -190,12 +190,22 @@ class Lives:
             if _last_n(decode_seen(note.entry)) > self.last_n(*who):
                 self.prepared[who] = bytes(note.entry) + b"\n"
             return
+        if isinstance(note, Withdrawn):
+            self._withdraw(who, note.n)
+            return
         ended = note if isinstance(note, Ended) else _in_doubt(note)
         if ended.attempt.n <= self.last_n(*who):
             return
         life = self._attempts.setdefault(who, {})
         if ended.attempt.n not in life or isinstance(note, Ended):
             life[ended.attempt.n] = ended
+
+    def _withdraw(self, who: tuple[str, str], n: int) -> None:
+        life = self._attempts.get(who, {})
+        if n in life and life[n].attempt.failure is Failure.IN_DOUBT:
+            del life[n]
+        if not life:
+            self._attempts.pop(who, None)
 
     def of(self, job: str, fingerprint: str) -> tuple[Attempt, ...]:
         """A job's attempts so far, in order; one whose end is not known has failure `in_doubt`."""

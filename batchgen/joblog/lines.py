@@ -29,6 +29,14 @@ class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="type", omit_def
     price_usd: float | None = None
 
 
+class Withdrawn(msgspec.Struct, frozen=True, tag="withdrawn", tag_field="type"):
+    """The request of an intent never left: whoever had been told to send it gave it back."""
+
+    job: str
+    fingerprint: str
+    n: int
+
+
 class Prepared(msgspec.Struct, frozen=True, tag="prepared", tag_field="type"):
     """The entry of a job whose pictures are about to get their final names; `entry` is the log line to be."""
 
@@ -37,7 +45,7 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared", tag_field="type"):
     entry: msgspec.Raw
 
 
-Note = Intent | Ended | Prepared
+Note = Intent | Ended | Prepared | Withdrawn
 
 
 class SeenAttempt(msgspec.Struct, frozen=True, gc=False):

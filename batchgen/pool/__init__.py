@@ -5,6 +5,6 @@ opens no file and no socket and reads no clock of its own.
 """
 
 from batchgen.pool.scheduler import ABORT_S, Pool
-from batchgen.pool.task import Deadline, Pending, Policy, Stop, Way
+from batchgen.pool.task import Deadline, Pending, Policy, Stop, Way, cost_usd
 
-__all__ = ["ABORT_S", "Deadline", "Pending", "Policy", "Pool", "Stop", "Way"]
+__all__ = ["ABORT_S", "Deadline", "Pending", "Policy", "Pool", "Stop", "Way", "cost_usd"]

@@ -16,7 +16,19 @@ from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
 from batchgen.failures import RULES, Effect, Step
 from batchgen.joblog import Ended
-from batchgen.model import Attempt, Billed, Entry, ExitCode, Failure, InputChanged, Outcome, Post, Reply, StorageError
+from batchgen.model import (
+    Attempt,
+    Billed,
+    BudgetSpent,
+    Entry,
+    ExitCode,
+    Failure,
+    InputChanged,
+    Outcome,
+    Post,
+    Reply,
+    StorageError,
+)
 from batchgen.pacing import QUOTA_HINT_S, Budget, RetryBudget, backoff_s
 from batchgen.pool.backlog import Backlog
 from batchgen.pool.consequences import Consequences, reason_of
@@ -298,6 +310,9 @@ class Pool:
             return await lane.way.transport.prepare(task.job)
         except asyncio.CancelledError:
             pass  # nothing was sent
+        except BudgetSpent as error:
+            self.stop(error.exit_code, str(error))
+            return None
         except InputChanged as error:
             self._leave(task, Failure.INPUT_CHANGED, str(error))
         except Exception as error:  # whatever it is, it is this job's record and nobody else's

@@ -83,6 +83,12 @@ class Stop:
     reason: str
 
 
+def cost_usd(job: Job, price_usd: float | None) -> float:
+    """What a request for the job is expected to cost, where one picture costs `price_usd`."""
+    n = job.request.get("n", 1)  # asks for several pictures
+    return (price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
+
+
 @dataclass(slots=True)
 class Task:
     """A job on its way through the pool; data while it waits.
@@ -109,8 +115,7 @@ class Task:
 
     def __post_init__(self) -> None:
         self.job = self.pending.job
-        n = self.job.request.get("n", 1)  # asks for several pictures
-        self.cost_usd = (self.price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
+        self.cost_usd = cost_usd(self.job, self.price_usd)
 
     @property
     def in_run(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from batchgen.folder import Folder, State
@@ -61,6 +62,13 @@ class Run:
     @property
     def clock(self) -> Clock:
         return self.outside.clock
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When the run ends at the latest, by what it was told."""
+        runtime_s, began_at = self.settings.max_runtime_s, datetime.fromisoformat(self.state.started_at)
+        ends = (self.settings.until, began_at + timedelta(seconds=runtime_s) if runtime_s else None)
+        return min(filter(None, ends), default=None)
 
     @property
     def sent_today(self) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import batchgen
 from batchgen.account import MemoryAccount, SharedAccount, account_name, store_path
 from batchgen.client import Client, Endpoint
-from batchgen.inputs import encoder, sends_files
+from batchgen.inputs import Inputs, encoder, sends_files
 from batchgen.model import Job, Post, Secret
 from batchgen.pacing import Gates, Pace
 from batchgen.pool import Way
@@ -18,19 +20,30 @@ from batchgen.protocol.styles import Style
 from batchgen.runner.context import Run
 from batchgen.runner.outside import Link
 from batchgen.settings import Settings
-from batchgen.world import Account
+from batchgen.world import Account, Clock
 
 
 @asynccontextmanager
 async def link(this: Run) -> AsyncIterator[Link]:
     """Open for as long as the run sends."""
+    account = accounts_of(this).open(this.clock, this.warn)
+    try:
+        async with ways(this.settings, this.session.inputs, account) as found:
+            yield found
+    finally:
+        if isinstance(account, SharedAccount):
+            account.close()
+
+
+@asynccontextmanager
+async def ways(settings: Settings, inputs: Inputs, account: Account) -> AsyncIterator[Link]:
+    """The ways to the servers, counted on this account."""
     with ThreadPoolExecutor(2, "batchgen-inputs") as input_files:
         async with (
-            _endpoint(this.settings) as endpoint,
-            _client(this, endpoint, input_files) as client,
-            _account(this, endpoint) as account,
+            _endpoint(settings) as endpoint,
+            _client(settings, inputs, endpoint, input_files) as client,
         ):
-            limits = this.settings.limits
+            limits = settings.limits
             gates = Gates.of(limits.concurrency)
             way = Way(client, account, gates, limits.timeout_s, limits.requests_per_minute)
             yield Link([way], endpoint.key)
@@ -58,9 +71,8 @@ def _addresses(style: Style, url: str, key: Secret, headers: Mapping[str, str]) 
     return Endpoint(url, url + style.models_path, key, headers, style.links)
 
 
-def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> Client:
-    settings = this.settings
-    encode = encoder(this.session.inputs, settings.api.encoder(settings.place.path))
+def _client(settings: Settings, inputs: Inputs, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> Client:
+    encode = encoder(inputs, settings.api.encoder(settings.place.path))
 
     async def prepare(job: Job) -> Post:
         if sends_files(job):
@@ -70,20 +82,33 @@ def _client(this: Run, endpoint: Endpoint, input_files: ThreadPoolExecutor) -> C
     return Client(endpoint, prepare, user_agent=f"batchgen/{batchgen.__version__}")
 
 
-@asynccontextmanager
-async def _account(this: Run, endpoint: Endpoint) -> AsyncIterator[Account]:
-    limits = this.settings.limits
-    pace = Pace(limits.requests_per_minute, limits.requests_per_day)
-    path = store_path(this.session.env)
-    if this.settings.in_process or path is None:
-        if path is None:
-            this.warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
-        yield MemoryAccount(pace, this.clock, this.sent_today)
-        return
-    own_count = None if this.settings.shared_account else this.settings.shard
-    name = account_name(this.settings.url, endpoint.key, own_count)
-    shared = SharedAccount(path, name, pace, this.clock, sent_today=this.sent_today, warn=this.warn)
-    try:
-        yield shared
-    finally:
-        shared.close()
+@dataclass(frozen=True)
+class Accounts:
+    """How the account behind the endpoint is opened, here or in another process: its file and its name there (None: it
+    is counted in memory alone), its pace, and what the folder knows of today.
+    """
+
+    pace: Pace
+    sent_today: int
+    path: Path | None = None
+    name: str = ""
+    homeless: bool = False
+
+    def open(self, clock: Clock, warn: Callable[[str], None]) -> Account:
+        if self.path:
+            return SharedAccount(self.path, self.name, self.pace, clock, sent_today=self.sent_today, warn=warn)
+        if self.homeless:
+            warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
+        return MemoryAccount(self.pace, clock, self.sent_today)
+
+
+def accounts_of(this: Run) -> Accounts:
+    settings, limits = this.settings, this.settings.limits
+    pace, path = Pace(limits.requests_per_minute, limits.requests_per_day), store_path(this.session.env)
+    if settings.in_process or path is None:
+        return Accounts(pace, this.sent_today, homeless=path is None)
+    from batchgen.sandbox import SANDBOX_KEY
+
+    key = Secret(SANDBOX_KEY) if settings.api.stands_in or settings.key is None else settings.key
+    own_count = None if settings.shared_account else settings.shard
+    return Accounts(pace, this.sent_today, path, account_name(settings.url, key, own_count))

@@ -13,8 +13,9 @@ from batchgen import joblog
 from batchgen.folder import Live, Pause
 from batchgen.model import StorageError
 from batchgen.plan import Plan
-from batchgen.pool import ABORT_S, Pool
+from batchgen.pool import ABORT_S
 from batchgen.runner.context import Run
+from batchgen.runner.engine import Sends
 from batchgen.runner.verdict import summarize
 from batchgen.summary import Summary
 from batchgen.text import printable
@@ -26,7 +27,7 @@ LEAST_S = 2.0
 class Pulse:
     """Beats every 30 s while a pool is at work, and soon after something has `changed`."""
 
-    def __init__(self, this: Run, plan: Plan, pool: Pool, changed: asyncio.Event) -> None:
+    def __init__(self, this: Run, plan: Plan, pool: Sends, changed: asyncio.Event) -> None:
         self._this, self._plan, self._pool = this, plan, pool
         self._changed, self._ended = changed, asyncio.Event()
         self._began_at = joblog.timestamp(this.clock.utc())
@@ -87,7 +88,7 @@ class Pulse:
             waiting=self._pool.waiting,
             requests_per_minute=limits.requests_per_minute,
             pause=self._pause(),
-            ends_at=_timestamp(self._ends()),
+            ends_at=_timestamp(this.ends_at),
         )
 
     def _pause(self) -> Pause | None:
@@ -107,12 +108,6 @@ class Pulse:
         if cooldown.barren:
             return Pause("one request tries the way after a cooldown", at(cooldown.began_s))
         return None
-
-    def _ends(self) -> datetime | None:
-        settings, began_at = self._this.settings, datetime.fromisoformat(self._this.state.started_at)
-        runtime_s = settings.max_runtime_s
-        ends = (settings.until, began_at + timedelta(seconds=runtime_s) if runtime_s else None)
-        return min(filter(None, ends), default=None)
 
 
 def _timestamp(moment: datetime | None) -> str | None:
