@@ -65,6 +65,8 @@ async def _answer(call: Callable[[], Any]) -> Any:
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, ActorDiedError | ActorUnavailableError):
+        return "its process or its machine is gone, or cannot be reached"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return printable(lines[-1] if lines else type(error).__name__, 300)
 
