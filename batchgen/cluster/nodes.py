@@ -25,7 +25,7 @@ from batchgen.world import Account
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 NAMESPACE = "batchgen"
