@@ -79,9 +79,10 @@ def test_troubles_are_told_newest_first_and_those_alike_once() -> None:
 
 
 def test_in_flight_is_what_has_no_end() -> None:
-    """Of a run's intents those count that neither failed, nor are about to be saved, nor are in the log."""
+    """Of a run's intents those count that did not fail, were not taken back, are not about to be saved or logged."""
     notes: list[joblog.Note] = [Intent(name, "f1", 1, AT, "r") for name in ("out", "failed", "saving", "saved")]
     notes += [Intent("other", "f1", 1, AT, "an earlier run")]
+    notes += [Intent("given back", "f1", 1, AT, "r"), joblog.Withdrawn("given back", "f1", 1)]
     notes += [ended("failed", 1, Failure.GATEWAY, "", 1), Prepared("saving", "f1", msgspec.Raw(b"{}"))]
     assert joblog.in_flight([entry(job="saved")], notes, "r") == 1
     assert joblog.in_flight([], [*notes, Intent("failed", "f1", 2, AT, "r")], "r") == 3

@@ -11,8 +11,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
 
 import msgspec
 
@@ -28,23 +27,24 @@ from batchgen.cluster.messages import (
     Nodes,
     Noted,
     Over,
-    Peer,
     Report,
+    Spent,
     Useless,
 )
+from batchgen.cluster.staff import Crew, Handed, Staff, Who
 from batchgen.events import Event, Finished, Left, Paced, Tried
 from batchgen.joblog import Intent, Lives, Withdrawn
-from batchgen.model import Entry, ExitCode, Failure, StorageError
+from batchgen.model import Attempt, Entry, ExitCode, Failure, StorageError
 from batchgen.pacing import Gates
 from batchgen.pool import ABORT_S, Pending, Stop
-from batchgen.text import counted, duration, printable
+from batchgen.text import counted, printable
 from batchgen.world import Clock, Result, Staged
-from batchgen.writer import Writer
+from batchgen.writer import HOPE_S, Writer
 
 LOOK_S = 5.0
-DRAIN_S = 60.0
-STARTS = 3
-_Who = tuple[str, str]
+AGAIN_S = 1.0
+# Longer than a worker, or the writer here, tries to save what was paid for.
+DRAIN_S = HOPE_S + 120.0
 
 
 @dataclass(frozen=True)
@@ -74,34 +74,11 @@ class Shown:
     name: str = ""
 
 
-@dataclass
-class _Handed:
-    """A job that a worker has; `n` is the number of the request that its intent tells of, `sent` whether the worker has
-    said that it leaves."""
-
-    pending: Pending
-    n: int
-    sent: bool = False
-
-
-@dataclass
-class _Crew:
-    """A worker, what it has to do, and what it last said of itself."""
-
-    peer: Peer
-    node: str
-    open: dict[_Who, _Handed] = field(default_factory=dict)
-    ready: bool = False
-    over: bool = False
-    in_flight: int = 0
-    waiting: int = 0
-    limit: int = 1
-
-
 class Driver:
     """Does the jobs that `pull` hands out, on the nodes of a cluster, until there are none or something says stop.
 
-    Has the face of a pool for who watches it.
+    `start_limiter` makes a limiter in the place of one that is lost, which is told who has to tell first what they have
+    spent, and what those had spent who are gone. Has the face of a pool for who watches it.
     """
 
     def __init__(
@@ -115,27 +92,24 @@ class Driver:
         clock: Clock,
         observe: Callable[[Event], None],
         limiter: LimiterCalls,
-        start_limiter: Callable[[set[str]], None],
+        start_limiter: Callable[[set[str], Sequence[Spent]], None],
     ) -> None:
-        self._errand, self._policy, self._nodes = errand, errand.policy, nodes
+        self._errand, self._policy = errand, errand.policy
         self._pull, self._deliver, self._desk = pull, deliver, desk
         self._clock, self._observe = clock, observe
         self._limiter, self._start_limiter = limiter, start_limiter
         self.gates = Gates.of(errand.concurrency)
         self.lanes = [Shown(self.gates)]
         self.stops: list[Stop] = []
-        self.unfinished: set[_Who] = set()
-        self.in_doubt: set[_Who] = set()
+        self.unfinished: set[Who] = set()
+        self.in_doubt: set[Who] = set()
         self._slice = max(1, errand.concurrency)
         self._lives = Lives(desk.last_n)
-        self._crews: list[_Crew] = []
-        self._names = count(1)
+        self._staff = Staff(nodes, errand, clock, listen=self._hear_of, stop=self.stop, observe=observe)
+        self._gone: dict[str, Spent] = {}
         self._again: deque[Pending] = deque()
         self._exhausted = False
-        self._failed_starts: dict[str, int] = {}
-        self._last_words = ""
         self._noticed: set[str] = set()
-        self._alone_since_s = clock.monotonic()
         self._saving: set[asyncio.Task[None]] = set()
         self._following: set[asyncio.Task[None]] = set()
         self._aborted_s = math.inf
@@ -143,12 +117,12 @@ class Driver:
 
     @property
     def in_flight(self) -> int:
-        return sum(crew.in_flight for crew in self._crews) + len(self._saving)
+        return sum(crew.in_flight for crew in self._staff.crews) + len(self._saving)
 
     @property
     def waiting(self) -> int:
         """How many jobs wait for another try."""
-        return sum(crew.waiting for crew in self._crews) + len(self._again)
+        return sum(crew.waiting for crew in self._staff.crews) + len(self._again)
 
     def stop(self, exit_code: ExitCode, reason: str) -> None:
         """Hand out nothing more; what is in flight gets until its own deadline."""
@@ -159,20 +133,21 @@ class Driver:
     def abort(self) -> None:
         """Let go of requests without an answer."""
         self._aborted_s = self._clock.monotonic()
-        for crew in self._crews:
+        for crew in self._staff.crews:
             self._follow(_safely(crew.peer.abort()))
         self._wake.set()
 
     async def run(self) -> None:
-        """Until every job has ended or is left to another run. Never raises for what a worker or its machine does."""
+        """Until every job has ended or is left to another run. Never raises for what a worker or its machine does; may
+        be called again after it was cancelled."""
         looked_s = -math.inf
-        self._start_limiter(set())
-        self._follow(self._watch_limiter())
-        while not self.stops and not (self._exhausted and not self._open and not self._again):
+        if not self._following:
+            self._follow(self._watch_limiter())
+        while not self._closing and not (self._exhausted and not self._open and not self._again):
             self._wake.clear()
             if self._clock.monotonic() - looked_s >= LOOK_S:
                 looked_s = self._clock.monotonic()
-                await self._staff()
+                await self._staff.look()
             await self._hand_out()
             await self._rest(LOOK_S)
         await self._end()
@@ -183,61 +158,17 @@ class Driver:
             await asyncio.wait(self._saving, timeout=ABORT_S)
 
     @property
+    def _closing(self) -> bool:
+        return bool(self.stops) or self._aborted_s < math.inf
+
+    @property
     def _open(self) -> bool:
-        return bool(self._saving) or any(crew.open for crew in self._crews)
+        return bool(self._saving) or any(crew.open for crew in self._staff.crews)
 
     async def _rest(self, at_most_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
                 await self._wake.wait()
-
-    async def _watch_limiter(self) -> None:
-        """Show what it tells; another takes the place of one that is lost."""
-        seen = 0
-        while True:
-            try:
-                news = await self._limiter.news(seen)
-                seen = news.number
-                self._hear(news)
-            except Lost as error:
-                self._observe(Paced(f"the limiter was lost ({printable(str(error), 200)}); another takes its place"))
-                self._start_limiter({crew.peer.name for crew in self._crews if crew.ready})
-                await asyncio.sleep(1.0)
-
-    def _hear(self, news: News) -> None:
-        for notice in news.notices:
-            if notice not in self._noticed:
-                self._noticed.add(notice)
-                self._observe(Paced(notice))
-        keep_to(news, 0, self.gates, self._clock.monotonic())
-
-    # Workers
-
-    async def _staff(self) -> None:
-        """Every machine that can work has a worker; a machine that lost three at their start gets no other."""
-        try:
-            alive = await self._nodes.alive()
-        except Lost as error:
-            self.stop(ExitCode.INTERNAL, f"the cluster is gone: {printable(str(error))}")
-            return
-        staffed = {crew.node for crew in self._crews}
-        usable = {node: label for node, label in alive.items() if self._failed_starts.get(node, 0) < STARTS}
-        for node, label in usable.items():
-            if node not in staffed:
-                name = f"{label}-{next(self._names)}"
-                crew = _Crew(self._nodes.start(node, name, self._errand), node)
-                self._crews.append(crew)
-                self._follow(self._listen(crew))
-        if alive and not usable:
-            self.stop(ExitCode.INTERNAL, f"no worker can be started: {self._last_words}")
-        self._check_patience()
-
-    def _check_patience(self) -> None:
-        now_s = self._clock.monotonic()
-        if any(crew.ready for crew in self._crews):
-            self._alone_since_s = now_s
-        elif now_s - self._alone_since_s > self._policy.give_up_after_s:
-            self.stop(ExitCode.WORK_LEFT, f"no machine has been at work for {duration(self._policy.give_up_after_s)}")
 
     def _follow(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
@@ -246,66 +177,127 @@ class Driver:
 
     def _followed(self, task: asyncio.Future[None]) -> None:
         self._following.discard(task)
-        self._failed(task)
+        self._ended(task)
 
-    def _failed(self, task: asyncio.Future[None]) -> None:
+    def _ended(self, task: asyncio.Future[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            code = ExitCode.STORAGE if isinstance(error, StorageError | OSError) else ExitCode.INTERNAL
-            self.stop(code, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
+            self._wrong(error)
         self._wake.set()
 
-    async def _listen(self, crew: _Crew) -> None:
+    def _wrong(self, error: BaseException) -> None:
+        if isinstance(error, StorageError | OSError):
+            self.stop(ExitCode.STORAGE, printable(str(error)))
+        else:
+            self.stop(ExitCode.INTERNAL, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
+
+    # The limiter
+
+    async def _watch_limiter(self) -> None:
+        """Show what it tells; another takes the place of one that is lost."""
+        seen, there = 0, False
+        while True:
+            try:
+                if not there:
+                    ready = {crew.peer.name for crew in self._staff.crews if crew.ready}
+                    self._start_limiter(ready, list(self._gone.values()))
+                    seen, there = 0, True
+                news = await self._limiter.news(seen)
+                seen = news.number
+                self._hear(news)
+            except Lost as error:
+                if there:
+                    why = printable(str(error), 200)
+                    self._observe(Paced(f"the limiter was lost ({why}); another takes its place"))
+                there = False
+                await asyncio.sleep(AGAIN_S)
+
+    def _hear(self, news: News) -> None:
+        for notice in news.notices:
+            if notice not in self._noticed:
+                self._noticed.add(notice)
+                self._observe(Paced(notice))
+        keep_to(news, 0, self.gates, self._clock)
+
+    # Workers
+
+    def _hear_of(self, crew: Crew) -> None:
+        self._follow(self._listen(crew))
+
+    async def _listen(self, crew: Crew) -> None:
+        why = "it ended without a word"
         try:
             async for batch in crew.peer.reports():
-                crew.ready = True
                 for report in batch.reports:
                     try:
                         await self._take(crew, report)
-                    except (StorageError, OSError) as error:  # what follows may still be saved
-                        self.stop(ExitCode.STORAGE, printable(str(error)))
+                    except Exception as error:  # what follows may still be saved
+                        self._wrong(error)
+                crew.ready = crew.ready or not crew.over
                 crew.in_flight, crew.waiting = batch.in_flight, batch.waiting
                 self._wake.set()
         except Lost as error:
-            self._lose(crew, str(error))
+            why = str(error)
         finally:
-            self._crews.remove(crew)
+            self._staff.crews.remove(crew)
             crew.peer.kill()
             self._wake.set()
+        if not crew.over:
+            self._lose(crew, why)
 
-    def _lose(self, crew: _Crew, why: str) -> None:
+    def _lose(self, crew: Crew, why: str) -> None:
         """What the worker had may have been sent: those jobs are in doubt, and go to another."""
-        self._last_words = printable(f"{crew.peer.name}: {why}", 300)
+        words = self._staff.lost(crew, why)
         if not crew.ready:
-            self._failed_starts[crew.node] = self._failed_starts.get(crew.node, 0) + 1
-            self._observe(Paced(f"a worker could not be started ({self._last_words})"))
             return
-        self._follow(_safely(self._limiter.forget(crew.peer.name)))
-        handed, crew.open = crew.open, {}
-        again = f"; {counted(len(handed), 'job')} may be paid for twice" if handed else ""
-        self._observe(Paced(f"a worker is lost ({self._last_words}){again}"))
-        for who, one in handed.items():
-            life, earlier = self._lives.of(*who), len(one.pending.life)
-            if len(life) > earlier and life[-1].failure is Failure.IN_DOUBT:
-                price_usd = self._policy.prices_usd.get(one.pending.job.model)
-                self._observe(Tried(one.pending.job, life[-1], price_usd, again=len(life) > earlier + 1))
-            self._again.append(msgspec.structs.replace(one.pending, life=life))
+        most = self._gone[crew.peer.name] = crew.most_spent()
+        self._follow(self._forget(most))
+        again = f"; {counted(len(crew.open), 'job')} may be paid for twice" if crew.open else ""
+        self._observe(Paced(f"a worker is lost ({words}){again}"))
+        for who, one in crew.open.items():
+            self._doubt(who, one)
+        crew.open = {}
+
+    def _doubt(self, who: Who, one: Handed) -> None:
+        pending, earlier = one.pending, len(one.pending.life)
+        life = self._life(pending, who)
+        if len(life) > earlier and life[-1].failure is Failure.IN_DOUBT:
+            price_usd = self._policy.prices_usd.get(pending.job.model)
+            self._observe(Tried(pending.job, life[-1], price_usd, again=len(life) > earlier + 1))
+        self._again.append(msgspec.structs.replace(pending, life=life))
+
+    def _life(self, pending: Pending, who: Who) -> tuple[Attempt, ...]:
+        """The attempts of earlier runs, then those of this one."""
+        attempts = {attempt.n: attempt for attempt in (*pending.life, *self._lives.of(*who))}
+        return tuple(attempts[n] for n in sorted(attempts))
+
+    async def _forget(self, most: Spent) -> None:
+        with contextlib.suppress(Lost):
+            self._gone[most.worker] = await self._limiter.forget(most)
 
     # Handing out
 
     async def _hand_out(self) -> None:
         """A slice for every worker that has room; two at most are with one."""
-        for crew in sorted(self._crews, key=lambda crew: len(crew.open)):
-            if self.stops or not crew.ready or len(crew.open) > self._slice:
+        if not self._staff.complete:
+            return
+        for crew in sorted(self._staff.crews, key=lambda crew: len(crew.open)):
+            if not self._has_room(crew):
                 continue
             if not (jobs := await self._some()):
                 return
+            if not self._has_room(crew):  # lost, while the manifest was read
+                self._again.extendleft(reversed(jobs))
+                continue
             try:
                 self._entrust(crew, jobs)
-                await crew.peer.hand(jobs)
-            except Lost:
-                return  # whoever listens to it hears of that too
             except (StorageError, OSError) as error:
-                self.stop(ExitCode.STORAGE, printable(str(error)))
+                self._wrong(error)
+                return
+            self._follow(_hand(crew, jobs))
+
+    def _has_room(self, crew: Crew) -> bool:
+        at_work = crew.ready and not crew.over and crew in self._staff.crews
+        return at_work and not self._closing and len(crew.open) <= self._slice
 
     async def _some(self) -> Sequence[Pending]:
         if self._again:
@@ -320,7 +312,7 @@ class Driver:
         self._exhausted = not jobs
         return jobs
 
-    def _entrust(self, crew: _Crew, jobs: Sequence[Pending]) -> None:
+    def _entrust(self, crew: Crew, jobs: Sequence[Pending]) -> None:
         """Write that these jobs may be sent from now on, before anybody can."""
         at, policy, intents = joblog.timestamp(self._clock.utc()), self._policy, []
         for pending in jobs:
@@ -328,9 +320,8 @@ class Driver:
             intents.append(Intent(job.id, job.fingerprint, n, at, policy.run, policy.prices_usd.get(job.model)))
         self._note(b"".join(map(joblog.encode, intents)))
         for pending, intent in zip(jobs, intents, strict=True):
-            who = intent.job, intent.fingerprint
-            crew.open[who] = _Handed(pending, intent.n)
-            self.unfinished.add(who)
+            crew.entrust(pending, intent.n, intent.price_usd)
+            self.unfinished.add((intent.job, intent.fingerprint))
 
     def _note(self, lines: bytes) -> None:
         self._desk.note(lines)
@@ -339,7 +330,7 @@ class Driver:
 
     # Taking in
 
-    async def _take(self, crew: _Crew, report: Report) -> None:
+    async def _take(self, crew: Crew, report: Report) -> None:
         match report:
             case Noted(lines=lines):
                 self._noted(crew, lines)
@@ -349,11 +340,9 @@ class Driver:
                 with contextlib.suppress(OSError):  # a courtesy that must cost nobody a picture
                     self._desk.quarantine(job, n, body)
             case Keep(number=number):
-                await self._desk.keep()
-                with contextlib.suppress(Lost):
-                    await crew.peer.kept(number)
-            case Over(stops=stops, in_doubt=in_doubt):
-                self._over(crew, stops, in_doubt)
+                await self._keep(crew, number)
+            case Over():
+                self._over(crew, report)
             case Paced():
                 self._observe(self._paced(crew, report))
             case Left(job=job):
@@ -362,21 +351,31 @@ class Driver:
             case _:
                 self._observe(report)
 
-    def _noted(self, crew: _Crew, lines: bytes) -> None:
+    def _noted(self, crew: Crew, lines: bytes) -> None:
+        for note in map(joblog.decode_note, lines.splitlines()):
+            if isinstance(note, Intent):
+                crew.sends(note)
         self._note(lines)
-        for line in lines.splitlines():
-            note = joblog.decode_note(line)
-            if isinstance(note, Intent) and (handed := crew.open.get((note.job, note.fingerprint))):
-                handed.sent = handed.sent or note.n == handed.n
 
-    def _made(self, crew: _Crew, made: Made) -> None:
+    async def _keep(self, crew: Crew, number: int) -> None:
+        failure = None
+        try:
+            await self._desk.keep()
+        except (StorageError, OSError) as error:
+            self._wrong(error)
+            failure = str(error)
+        self._follow(_safely(crew.peer.kept(number, failure)))
+
+    def _made(self, crew: Crew, made: Made) -> None:
         who = made.entry.job, made.entry.fingerprint
-        if self._close(crew, who):
+        if handed := crew.open.pop(who, None):
+            self._staff.made(crew)
             task = asyncio.ensure_future(self._save(made, who))
             self._saving.add(task)
             task.add_done_callback(self._saved)
+            self._withdraw_unsent(who, handed)
 
-    async def _save(self, made: Made, who: _Who) -> None:
+    async def _save(self, made: Made, who: Who) -> None:
         result = await self._deliver.submit(made)
         if isinstance(result, Entry):
             self._lives.forget(*who)
@@ -385,30 +384,36 @@ class Driver:
 
     def _saved(self, task: asyncio.Task[None]) -> None:
         self._saving.discard(task)
-        self._failed(task)
+        self._ended(task)
 
-    def _close(self, crew: _Crew, who: _Who) -> bool:
-        """The worker has nothing to do with this job any more; False where it had not."""
-        handed = crew.open.pop(who, None)
-        if handed and not handed.sent:
+    def _close(self, crew: Crew, who: Who) -> None:
+        """The worker has nothing to do with this job any more."""
+        if handed := crew.open.pop(who, None):
+            self._withdraw_unsent(who, handed)
+
+    def _withdraw_unsent(self, who: Who, handed: Handed) -> None:
+        if not handed.sent:
             self._note(joblog.encode(Withdrawn(*who, handed.n)))
-        return handed is not None
 
-    def _over(self, crew: _Crew, stops: Sequence[Stop], in_doubt: frozenset[_Who]) -> None:
+    def _over(self, crew: Crew, over: Over) -> None:
         crew.over = True
-        for stop in stops:
+        if not crew.ready and self._staff.complete:
+            # A machine that came later and cannot work is no reason to end the work of the others.
+            self._staff.lost(crew, "; ".join(stop.reason for stop in over.stops))
+            return
+        for stop in over.stops:
             self.stop(stop.exit_code, stop.reason)
+        self.in_doubt |= over.in_doubt
         for who in list(crew.open):
-            if who in in_doubt:
+            if who in over.in_doubt:
                 del crew.open[who]
-                self.in_doubt.add(who)
             else:
                 self._close(crew, who)
 
-    def _paced(self, crew: _Crew, event: Paced) -> Paced:
+    def _paced(self, crew: Crew, event: Paced) -> Paced:
         """The same, for all workers together."""
         crew.limit = event.concurrency or crew.limit
-        limit = sum(crew.limit for crew in self._crews)
+        limit = sum(crew.limit for crew in self._staff.crews)
         adaptive = self.gates.adaptive
         adaptive.limit, adaptive.reason = float(limit), event.message
         return msgspec.structs.replace(event, message=f"{crew.peer.name}: {event.message}", concurrency=limit)
@@ -417,23 +422,43 @@ class Driver:
 
     async def _end(self) -> None:
         """Let every worker come to its end; those that do not are left after the longest time a request may take."""
-        for crew in list(self._crews):
-            with contextlib.suppress(Lost):
-                if self.stops:
-                    await crew.peer.stop(self.stops[0].exit_code, self.stops[0].reason)
-                await crew.peer.end()
+        for crew in self._staff.crews:
+            self._follow(self._dismiss(crew))
         give_up_s = self._clock.monotonic() + self._errand.timeout_s + DRAIN_S
-        while self._crews or self._saving:
-            now_s = self._clock.monotonic()
-            if now_s > min(give_up_s, self._aborted_s + 2 * ABORT_S):
+        while self._staff.crews or self._saving:
+            if self._clock.monotonic() > min(give_up_s, self._aborted_s + 2 * ABORT_S):
                 break
             self._wake.clear()
             await self._rest(1.0)
-        for crew in self._crews:
+        for crew in self._staff.crews:
             self.in_doubt.update(crew.open)
-            crew.peer.kill()
-        for task in list(self._following):
+        for pending in self._again:
+            if pending.life and pending.life[-1].failure is Failure.IN_DOUBT:
+                self.in_doubt.add((pending.job.id, pending.job.fingerprint))
+        left = list(self._following)
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _dismiss(self, crew: Crew) -> None:
+        """Tell a worker that nothing more comes, until it has heard it or is gone."""
+        why = next(iter(self.stops), Stop(ExitCode.WORK_LEFT, "the run was ended"))
+        while crew in self._staff.crews:
+            try:
+                if self._closing:
+                    await crew.peer.stop(why.exit_code, why.reason)
+                await crew.peer.end()
+            except Lost:
+                await asyncio.sleep(AGAIN_S)
+            else:
+                break
+
+
+async def _hand(crew: Crew, jobs: Sequence[Pending]) -> None:
+    try:
+        await crew.peer.hand(jobs)
+    except Lost:
+        crew.peer.kill()  # whether it has them nobody knows; who listens to it hears that it is gone
 
 
 async def _safely(call: Awaitable[None]) -> None:

@@ -32,6 +32,7 @@ class Leave:
         self._number = self._requests = self._back_requests = 0
         self._usd = self._back_usd = 0.0
         self._telling: set[asyncio.Task[None]] = set()
+        self._untold = False
 
     async def lease(self, lane: int, n: int) -> Lease:
         return await _until_there(lambda: self._limiter.lease(lane, n))
@@ -52,7 +53,8 @@ class Leave:
     def back(self, requests: int, usd: float) -> None:
         """Requests that were admitted have come to nothing, or to less."""
         self._back_requests, self._back_usd = self._back_requests + requests, self._back_usd + usd
-        if not self._telling:
+        if not self._untold:
+            self._untold = True
             self._spawn(self._tell())
 
     def _spent(self) -> Spent:
@@ -61,48 +63,58 @@ class Leave:
 
     async def _tell(self) -> None:
         await asyncio.sleep(0)  # what comes back in the same turn is told together
-        await self._limiter.tell(self._spent())
+        self._untold = False
+        with contextlib.suppress(Lost):  # the one that takes its place is told at once
+            await self._limiter.tell(self._spent())
 
     # What servers say
 
     def slow(self, lane: int, pause_s: float, closed_until: datetime | None = None) -> None:
         """All the others are to wait as this worker does."""
-        self._spawn(self._limiter.slow(lane, pause_s, timestamp(closed_until) if closed_until else None))
+        end_s, until = self._clock.monotonic() + pause_s, timestamp(closed_until) if closed_until else None
+        self._spawn(_until_there(lambda: self._limiter.slow(lane, max(0.0, end_s - self._clock.monotonic()), until)))
 
     async def hear(self, ways: Sequence[Way]) -> None:
         """Keep to what the others have heard, for ever."""
-        seen = 0
         while True:
+            seen = 0
             try:
                 await self._limiter.tell(self._spent())
                 while True:
                     news = await self._limiter.news(seen)
                     seen = news.number
                     for lane, way in enumerate(ways):
-                        keep_to(news, lane, way.gates, self._clock.monotonic())
+                        keep_to(news, lane, way.gates, self._clock)
             except Lost:
                 await asyncio.sleep(AGAIN_S)
 
-    def _spawn(self, call: Coroutine[Any, Any, None]) -> None:
-        async def quietly() -> None:
-            with contextlib.suppress(Lost):  # the one that takes its place hears of it with the next call
-                await call
+    async def close(self) -> None:
+        """Leave what could not be told yet."""
+        telling = list(self._telling)
+        for task in telling:
+            task.cancel()
+        await asyncio.gather(*telling, return_exceptions=True)
 
-        task = asyncio.create_task(quietly())
+    def _spawn(self, call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(call)
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
 
-def keep_to(news: News, lane: int, gates: Gates, now_s: float) -> None:
-    """Pause these gates as the news say of their lane."""
-    cooldown, end_s = gates.cooldown, now_s + news.pauses_s.get(lane, 0.0)
-    if end_s > max(now_s, cooldown.until_s + SAME_S):  # a worker's own words come back to it
-        cooldown.began_s, cooldown.until_s = now_s, end_s
-        cooldown.barren = max(cooldown.barren, 1)
-        gates.adaptive.cut(0.8, "rate limited")
+def keep_to(news: News, lane: int, gates: Gates, clock: Clock) -> None:
+    """Pause these gates as the news say of their lane. A pause that is prolonged is one episode, as is one's own word
+    that comes back."""
+    now_s, cooldown = clock.monotonic(), gates.cooldown
+    end_s = now_s + news.pauses_s.get(lane, 0.0)
+    if end_s > max(now_s, cooldown.until_s + SAME_S):
+        if cooldown.until_s <= now_s:
+            cooldown.began_s, cooldown.barren = now_s, max(cooldown.barren, 1)
+            gates.adaptive.cut(0.8, "rate limited")
+        cooldown.until_s = end_s
     if closed_until := news.closed_until.get(lane):
         closed = datetime.fromisoformat(closed_until)
-        gates.day.closed_until = max(gates.day.closed_until or closed, closed)
+        if closed > clock.utc():
+            gates.day.closed_until = max(gates.day.closed_until or closed, closed)
 
 
 async def _until_there(call: Callable[[], Awaitable[T]]) -> T:

@@ -29,18 +29,23 @@ class Limiter:
     """Grants what the accounts (one a lane) allow; `budget` tells what was spent before this run began.
 
     Workers tell their sums each time, so that a limiter that takes the place of a lost one knows the same as soon as
-    each of them (`awaited`, by name) has spoken.
+    each of them (`awaited`, by name) has spoken; `gone` is what those had spent who will not speak any more.
     """
 
     accounts: Sequence[Account]
     clock: Clock
     budget: Budget
     awaited: set[str] = field(default_factory=set)
+    gone: Sequence[Spent] = ()
     _workers: dict[str, _Told] = field(default_factory=dict)
     _news: News = field(default_factory=lambda: News(0))
     _ends_s: dict[int, float] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _complete: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        for spent in self.gone:
+            self._take(spent)
 
     async def lease(self, lane: int, n: int) -> Lease:
         return await self.accounts[lane].lease(n)
@@ -72,9 +77,12 @@ class Limiter:
         self._heard_from(spent.worker)
         return known
 
-    async def forget(self, worker: str) -> None:
-        """A worker is gone: nobody waits for its word any more."""
-        self._heard_from(worker)
+    async def forget(self, most: Spent) -> Spent:
+        """A worker is gone, and nobody waits for its word any more: what it has spent, which is `most` where nothing
+        better is known."""
+        known = self._workers.setdefault(most.worker, _Told(0, most.requests, most.usd))
+        self._heard_from(most.worker)
+        return Spent(most.worker, known.number, known.requests, known.usd, known.back_requests, known.back_usd)
 
     def _heard_from(self, worker: str) -> None:
         self.awaited.discard(worker)
@@ -99,7 +107,7 @@ class Limiter:
         self._changed = asyncio.Event()
 
     async def news(self, seen: int) -> News:
-        """Waits for news other than those of this number, which a limiter that is gone may have told."""
+        """Waits for news other than those of this number; 0 where none have been heard from this limiter."""
         while self._news.number in (0, seen):
             await self._changed.wait()
         now_s = self.clock.monotonic()

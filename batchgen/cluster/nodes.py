@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import pickle
 import random
+import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchgen import __version__
 from batchgen.clock import SystemClock
 from batchgen.cluster.limiter import Limiter
-from batchgen.cluster.messages import Batch, Errand, Lost, News, Spent
+from batchgen.cluster.messages import Batch, Errand, Lost, News, Over, Spent
 from batchgen.cluster.worker import Worker
 from batchgen.model import ExitCode, UsageError
 from batchgen.pacing import Budget, Lease
-from batchgen.pool import Pending
+from batchgen.pool import Pending, Stop
 from batchgen.text import printable
 from batchgen.world import Account
 
@@ -28,7 +32,6 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-NAMESPACE = "batchgen"
 CALLS = 10_000
 OpenAccounts = Callable[[Callable[[str], None]], Sequence[Account]]
 
@@ -41,19 +44,27 @@ def connected(address: str | None) -> Iterator[None]:
     """
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            ray.init(
-                address=address,
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                include_dashboard=None if address or os.environ.get("RAY_ADDRESS") else False,
-            )
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            raise UsageError(f"the Ray cluster cannot be reached: {printable(str(error), 300)}") from error
-        try:
+            _connect(address)
             yield
         finally:
             ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    """Names of actors are this run's own, for Ray gives it a namespace that nobody else has."""
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            include_dashboard=None if address or os.environ.get("RAY_ADDRESS") else False,
+        )
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        raise UsageError(f"the Ray cluster cannot be reached: {printable(str(error), 300)}") from error
+    finally:
+        with contextlib.suppress(ValueError):  # not the main thread: there Ray leaves the signal alone
+            signal.signal(signal.SIGTERM, on_term)
 
 
 async def _answer(call: Callable[[], Any]) -> Any:
@@ -65,7 +76,8 @@ async def _answer(call: Callable[[], Any]) -> Any:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, ActorDiedError | ActorUnavailableError):
+    told = isinstance(error, ActorDiedError) and error.actor_init_failed
+    if isinstance(error, ActorDiedError | ActorUnavailableError) and not told:
         return "its process or its machine is gone, or cannot be reached"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return printable(lines[-1] if lines else type(error).__name__, 300)
@@ -96,8 +108,8 @@ class LimiterCalls:
     async def tell(self, spent: Spent) -> None:
         await self._call("tell", spent)
 
-    async def forget(self, worker: str) -> None:
-        await self._call("forget", worker)
+    async def forget(self, most: Spent) -> Spent:
+        return await self._call("forget", most)  # type: ignore[no-any-return]
 
     async def slow(self, lane: int, pause_s: float, closed_until: str | None) -> None:
         await self._call("slow", lane, pause_s, closed_until)
@@ -117,37 +129,58 @@ class LimiterCalls:
 
 
 class _LimiterActor(Limiter):
-    def __init__(self, open_accounts: OpenAccounts, budget: Budget, awaited: set[str]) -> None:
-        super().__init__(open_accounts(self.warn), SystemClock(), budget, awaited)
+    def __init__(self, open_accounts: OpenAccounts, budget: Budget, awaited: set[str], gone: Sequence[Spent]) -> None:
+        super().__init__(open_accounts(self.warn), SystemClock(), budget, awaited, gone)
 
 
-def start_limiter(name: str, open_accounts: OpenAccounts, budget: Budget, awaited: set[str]) -> object:
-    """A limiter on this machine; `awaited` are workers that have to tell first what they have spent. It lives as long
-    as what is returned is kept."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    options = {"name": name, "num_cpus": 0, "max_restarts": 0, "max_concurrency": CALLS}
-    actor = ray.remote(_LimiterActor).options(**options, scheduling_strategy=here)
-    return actor.remote(open_accounts, budget, awaited)
+class LimiterStarter:
+    """Makes limiters on this machine, one at a time: the one before it is ended, should it still be there."""
+
+    def __init__(self, name: str, open_accounts: OpenAccounts, budget: Budget) -> None:
+        self._name, self._open_accounts, self._budget = name, open_accounts, budget
+        self._actor: Any = None
+
+    def __call__(self, awaited: set[str], gone: Sequence[Spent]) -> None:
+        """See `Limiter`. Raises Lost where none can be had now."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"name": self._name, "num_cpus": 0, "max_restarts": 0, "max_concurrency": CALLS}
+        actor = ray.remote(_LimiterActor).options(**options, scheduling_strategy=here)
+        try:
+            if self._actor is not None:
+                ray.kill(self._actor)
+            self._actor = actor.remote(self._open_accounts, self._budget, awaited, gone)
+        except (RayError, ValueError) as error:  # its name is still taken, by one that is not quite gone
+            raise Lost(_why(error)) from None
 
 
 # Workers
 
 
 class _WorkerActor:
-    """A worker as an actor: the same, with calls that can be awaited from elsewhere."""
+    """A worker as an actor: the same, with calls that can be awaited from elsewhere.
 
-    def __init__(self, name: str, errand: Errand, limiter: LimiterCalls) -> None:
-        self._worker = Worker(name, errand, limiter, SystemClock(), random.Random())
+    `version` is the driver's; only the same one can make sense of the `errand`, which is pickled.
+    """
+
+    def __init__(self, version: str, name: str, errand: bytes, limiter: LimiterCalls) -> None:
+        self._version, self._name = version, name
+        if version == __version__:
+            self._worker = Worker(name, pickle.loads(errand), limiter, SystemClock(), random.Random())
 
     async def reports(self) -> AsyncIterator[Batch]:
+        if self._version != __version__:
+            here = f"{socket.gethostname()} has batchgen {__version__}, the run was started with {self._version}"
+            refusal = Stop(ExitCode.USAGE, f"{self._name}: {here}; install the same version on all machines")
+            yield Batch([Over((refusal,), frozenset())])
+            return
         async for batch in self._worker.reports():
             yield batch
 
     async def hand(self, jobs: Sequence[Pending]) -> None:
         self._worker.hand(jobs)
 
-    async def kept(self, number: int) -> None:
-        self._worker.kept(number)
+    async def kept(self, number: int, failure: str | None) -> None:
+        self._worker.kept(number, failure)
 
     async def end(self) -> None:
         self._worker.end()
@@ -167,21 +200,21 @@ class RayPeer:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": CALLS, "scheduling_strategy": there}
         actor = ray.remote(_WorkerActor).options(**options)
-        self._actor: Any = actor.remote(name, errand, LimiterCalls(limiter))
+        self._actor: Any = actor.remote(__version__, name, pickle.dumps(errand), LimiterCalls(limiter))
 
     async def reports(self) -> AsyncIterator[Batch]:
         stream = self._actor.reports.options(num_returns="streaming").remote()
         try:
             async for reference in stream:
                 yield await reference
-        except RayError as error:
+        except Exception as error:  # also what cannot be read here
             raise Lost(_why(error)) from None
 
     async def hand(self, jobs: Sequence[Pending]) -> None:
         await _answer(lambda: self._actor.hand.remote(jobs))
 
-    async def kept(self, number: int) -> None:
-        await _answer(lambda: self._actor.kept.remote(number))
+    async def kept(self, number: int, failure: str | None) -> None:
+        await _answer(lambda: self._actor.kept.remote(number, failure))
 
     async def end(self) -> None:
         await _answer(lambda: self._actor.end.remote())
@@ -212,4 +245,7 @@ class RayNodes:
         return {node["NodeID"]: node["NodeManagerHostname"] for node in able}
 
     def start(self, node: str, name: str, errand: Errand) -> RayPeer:
-        return RayPeer(node, name, errand, self._limiter)
+        try:
+            return RayPeer(node, name, errand, self._limiter)
+        except RayError as error:
+            raise Lost(_why(error)) from None

@@ -90,9 +90,13 @@ class Worker:
         self._all_here = True
         self._arrived.set()
 
-    def kept(self, number: int) -> None:
-        if (future := self._keeps.pop(number, None)) and not future.done():
+    def kept(self, number: int, failure: str | None) -> None:
+        if not (future := self._keeps.pop(number, None)) or future.done():
+            return
+        if failure is None:
             future.set_result(None)
+        else:
+            future.set_exception(StorageError(failure))
 
     def stop(self, exit_code: ExitCode, reason: str) -> None:
         self._stop = Stop(exit_code, reason)
@@ -108,7 +112,6 @@ class Worker:
     async def reports(self) -> AsyncIterator[Batch]:
         """Work, and report; the first batch, which is empty, says that the worker is ready."""
         outbox = Outbox()
-
         hooks = Hooks(
             useless=lambda job, n, body: outbox.put_from_thread(Useless(job, n, body)),
             warn=lambda message: outbox.put_from_thread(Paced(message)),
@@ -146,6 +149,7 @@ class Worker:
         finally:
             hearing.cancel()
             running.cancel()
+            await self._leave.close()
 
     def _made_pool(self, ways: Sequence[Way], outbox: Outbox, writer: Writer[Work]) -> Pool:
         policy = self._errand.policy

@@ -95,10 +95,10 @@ class Accounts:
     homeless: bool = False
 
     def open(self, clock: Clock, warn: Callable[[str], None]) -> Account:
-        if self.path:
-            return SharedAccount(self.path, self.name, self.pace, clock, sent_today=self.sent_today, warn=warn)
         if self.homeless:
             warn("there is no HOME or XDG_STATE_HOME: other runs with the same key are not counted")
+        if self.path:
+            return SharedAccount(self.path, self.name, self.pace, clock, sent_today=self.sent_today, warn=warn)
         return MemoryAccount(self.pace, clock, self.sent_today)
 
 

@@ -52,22 +52,17 @@ _MISSING = "Ray is not installed; pip install 'batchgen[ray]'"
 async def on_ray(this: Run, pull: Pull, observe: Callable[[Event], None]) -> AsyncIterator[Engine]:
     """A worker on every machine of the cluster. Raises UsageError where there is no Ray, or no cluster."""
     try:
-        from batchgen.cluster.nodes import LimiterCalls, RayNodes, connected, start_limiter
+        from batchgen.cluster.nodes import LimiterCalls, LimiterStarter, RayNodes, connected
     except ImportError as error:
         raise UsageError(f"{_MISSING} ({error})") from error
     settings, folder, limits = this.settings, this.folder, this.settings.limits
     patience = Patience(this.clock, this.outside.pause)
     place = _Workplace(settings, this.session.inputs.base, settings.output.absolute(), folder.own, this.run)
-    with connected(settings.ray_address):
+    with tempfile.TemporaryDirectory(prefix="batchgen-") as own, connected(settings.ray_address):
         committer = Committer(written, sink_of(this), folder, patience)
         writer: Writer[Made] = Writer(committer, asyncio.get_running_loop())
         name = f"limiter-{this.run}"
-        open_accounts = partial(_open_accounts, accounts_of(this))
-        held: list[object] = []
-
-        def start(awaited: set[str]) -> None:
-            held[:] = [start_limiter(name, open_accounts, budget_of(this), awaited)]
-
+        open_accounts = partial(_open_accounts, _outliving(accounts_of(this), Path(own)))
         driver = Driver(
             Errand(
                 policy=_for_others(this, policy_of(this, settings.key or Secret(""))),
@@ -88,7 +83,7 @@ async def on_ray(this: Run, pull: Pull, observe: Callable[[Event], None]) -> Asy
             clock=this.clock,
             observe=observe,
             limiter=LimiterCalls(name),
-            start_limiter=start,
+            start_limiter=LimiterStarter(name, open_accounts, budget_of(this)),
         )
         yield Engine(driver, writer, patience)
 
@@ -97,6 +92,11 @@ def _for_others(this: Run, policy: Policy) -> Policy:
     """The policy for machines whose monotonic clocks are others."""
     deadline = policy.deadline
     return replace(policy, deadline=deadline and replace(deadline, utc=this.ends_at, end_s=math.inf))
+
+
+def _outliving(accounts: Accounts, folder: Path) -> Accounts:
+    """An account that a limiter that is lost does not take with it, also where other runs do not count on it."""
+    return accounts if accounts.path else replace(accounts, path=folder / "account.sqlite3", name="own")
 
 
 def _open_accounts(accounts: Accounts, warn: Callable[[str], None]) -> Sequence[Account]:
