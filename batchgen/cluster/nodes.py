@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import pickle
 import random
 import signal
 import socket
@@ -29,6 +28,7 @@ from batchgen.world import Account
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -165,7 +165,7 @@ class _WorkerActor:
     def __init__(self, version: str, name: str, errand: bytes, limiter: LimiterCalls) -> None:
         self._version, self._name = version, name
         if version == __version__:
-            self._worker = Worker(name, pickle.loads(errand), limiter, SystemClock(), random.Random())
+            self._worker = Worker(name, cloudpickle.loads(errand), limiter, SystemClock(), random.Random())
 
     async def reports(self) -> AsyncIterator[Batch]:
         if self._version != __version__:
@@ -200,7 +200,7 @@ class RayPeer:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": CALLS, "scheduling_strategy": there}
         actor = ray.remote(_WorkerActor).options(**options)
-        self._actor: Any = actor.remote(__version__, name, pickle.dumps(errand), LimiterCalls(limiter))
+        self._actor: Any = actor.remote(__version__, name, cloudpickle.dumps(errand), LimiterCalls(limiter))
 
     async def reports(self) -> AsyncIterator[Batch]:
         stream = self._actor.reports.options(num_returns="streaming").remote()
