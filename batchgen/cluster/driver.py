@@ -44,6 +44,7 @@ from batchgen.writer import Writer
 LOOK_S = 5.0
 DRAIN_S = 60.0
 STARTS = 3
+_OF_A_MACHINE = {ExitCode.STORAGE, ExitCode.INTERNAL}
 _Who = tuple[str, str]
 
 
@@ -397,7 +398,8 @@ class Driver:
     def _over(self, crew: _Crew, stops: Sequence[Stop], in_doubt: frozenset[_Who]) -> None:
         crew.over = True
         for stop in stops:
-            self.stop(stop.exit_code, stop.reason)
+            whose = f"{crew.peer.name}: " if stop.exit_code in _OF_A_MACHINE else ""
+            self.stop(stop.exit_code, f"{whose}{stop.reason}")
         for who in list(crew.open):
             if who in in_doubt:
                 del crew.open[who]

@@ -35,7 +35,8 @@ OpenAccounts = Callable[[Callable[[str], None]], Sequence[Account]]
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """In a cluster for a while: that at `address`, else at RAY_ADDRESS, else one of this machine alone, made for it.
+    """In a cluster for a while: that at `address`, else at RAY_ADDRESS, else on this machine, where one is made if
+    none runs.
 
     Ray prints on standard output, where only what was asked for belongs; meanwhile nothing comes there.
     """

@@ -132,11 +132,13 @@ async def _open_kit(place: _Workplace, name: str, hooks: Hooks) -> AsyncIterator
 def _desk(place: _Workplace, mark: str, patience: Patience) -> Iterator[tuple[LocalSink, Carry]]:
     """Where pictures are written, and how they get to where the driver finds them."""
     if address := place.settings.store:
-        from batchgen.stores import Objects
+        from batchgen.stores import Objects, probe
 
+        objects = Objects(address)
+        probe(objects, f"{place.run}-{mark}")
         with tempfile.TemporaryDirectory(prefix="batchgen-") as folder, _files(Path(folder)) as files:
             files.make_dir(PRIVATE)
-            yield LocalSink(files, PRIVATE, mark=mark), partial(_upload, files, Objects(address), patience)
+            yield LocalSink(files, PRIVATE, mark=mark), partial(_upload, files, objects, patience)
         return
     with _files(_shared(place)) as files:
         state = read_state(files, place.own)
