@@ -44,7 +44,8 @@ from batchgen.writer import Writer
 LOOK_S = 5.0
 DRAIN_S = 60.0
 STARTS = 3
-_OF_A_MACHINE = {ExitCode.STORAGE, ExitCode.INTERNAL}
+# What stops one worker for these reasons would stop all the others; anything else may be its machine's trouble alone.
+_OF_ALL = {ExitCode.USAGE, ExitCode.ACCOUNT}
 _Who = tuple[str, str]
 
 
@@ -93,7 +94,6 @@ class _Crew:
     node: str
     open: dict[_Who, _Handed] = field(default_factory=dict)
     ready: bool = False
-    over: bool = False
     in_flight: int = 0
     waiting: int = 0
     limit: int = 1
@@ -133,8 +133,9 @@ class Driver:
         self._names = count(1)
         self._again: deque[Pending] = deque()
         self._exhausted = False
+        self._alive: frozenset[str] = frozenset()
+        self._retired: dict[str, Stop] = {}
         self._failed_starts: dict[str, int] = {}
-        self._last_words = ""
         self._noticed: set[str] = set()
         self._alone_since_s = clock.monotonic()
         self._saving: set[asyncio.Task[None]] = set()
@@ -221,16 +222,15 @@ class Driver:
         except Lost as error:
             self.stop(ExitCode.INTERNAL, f"the cluster is gone: {printable(str(error))}")
             return
+        self._alive = frozenset(alive)
         staffed = {crew.node for crew in self._crews}
-        usable = {node: label for node, label in alive.items() if self._failed_starts.get(node, 0) < STARTS}
-        for node, label in usable.items():
-            if node not in staffed:
+        for node, label in alive.items():
+            if node not in staffed and node not in self._retired:
                 name = f"{label}-{next(self._names)}"
                 crew = _Crew(self._nodes.start(node, name, self._errand), node)
                 self._crews.append(crew)
                 self._follow(self._listen(crew))
-        if alive and not usable:
-            self.stop(ExitCode.INTERNAL, f"no worker can be started: {self._last_words}")
+        self._check_retired()
         self._check_patience()
 
     def _check_patience(self) -> None:
@@ -275,15 +275,17 @@ class Driver:
 
     def _lose(self, crew: _Crew, why: str) -> None:
         """What the worker had may have been sent: those jobs are in doubt, and go to another."""
-        self._last_words = printable(f"{crew.peer.name}: {why}", 300)
+        told = printable(f"{crew.peer.name}: {why}", 300)
         if not crew.ready:
-            self._failed_starts[crew.node] = self._failed_starts.get(crew.node, 0) + 1
-            self._observe(Paced(f"a worker could not be started ({self._last_words})"))
+            self._failed_starts[crew.node] = failed = self._failed_starts.get(crew.node, 0) + 1
+            self._observe(Paced(f"a worker could not be started ({told})"))
+            if failed == STARTS:
+                self._retire(crew, Stop(ExitCode.INTERNAL, f"no worker could be started: {why}"))
             return
         self._follow(_safely(self._limiter.forget(crew.peer.name)))
         handed, crew.open = crew.open, {}
         again = f"; {counted(len(handed), 'job')} may be paid for twice" if handed else ""
-        self._observe(Paced(f"a worker is lost ({self._last_words}){again}"))
+        self._observe(Paced(f"a worker is lost ({told}){again}"))
         for who, one in handed.items():
             life, earlier = self._lives.of(*who), len(one.pending.life)
             if len(life) > earlier and life[-1].failure is Failure.IN_DOUBT:
@@ -396,16 +398,32 @@ class Driver:
         return handed is not None
 
     def _over(self, crew: _Crew, stops: Sequence[Stop], in_doubt: frozenset[_Who]) -> None:
-        crew.over = True
         for stop in stops:
-            whose = f"{crew.peer.name}: " if stop.exit_code in _OF_A_MACHINE else ""
-            self.stop(stop.exit_code, f"{whose}{stop.reason}")
-        for who in list(crew.open):
+            if stop.exit_code in _OF_ALL:
+                self.stop(stop.exit_code, stop.reason)
+            else:
+                self._retire(crew, stop)
+        for who, handed in list(crew.open.items()):
             if who in in_doubt:
                 del crew.open[who]
                 self.in_doubt.add(who)
             else:
                 self._close(crew, who)
+                self._again.append(msgspec.structs.replace(handed.pending, life=self._lives.of(*who)))
+
+    def _retire(self, crew: _Crew, stop: Stop) -> None:
+        """The machine gets no other worker in this run; the run goes on where there are others."""
+        whose = f"{crew.peer.name}: " if stop.exit_code is not ExitCode.WORK_LEFT else ""
+        self._retired[crew.node] = Stop(stop.exit_code, f"{whose}{stop.reason}")
+        if not self.stops:
+            self._observe(Paced(f"{crew.peer.name} has stopped ({stop.reason})"))
+        self._check_retired()
+
+    def _check_retired(self) -> None:
+        """End the run where no machine is left, for the reasons of all of them."""
+        if self._alive and all(node in self._retired for node in self._alive):
+            for stop in self._retired.values():
+                self.stop(stop.exit_code, stop.reason)
 
     def _paced(self, crew: _Crew, event: Paced) -> Paced:
         """The same, for all workers together."""
