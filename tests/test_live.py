@@ -19,6 +19,7 @@ from batchgen import joblog
 from batchgen.events import Finished
 from batchgen.folder import Live, Pause, State
 from batchgen.joblog import Ended, Intent, Prepared, moment
+from batchgen.limits import Limits
 from batchgen.model import Entry, ExitCode, Failure, Outcome, Shard
 from batchgen.pacing import Adaptive, Breaker, Gates
 from batchgen.pool import Stop
@@ -28,7 +29,6 @@ from batchgen.runner.live import Now, RunState
 from batchgen.runner.look import Status
 from batchgen.runner.pulse import Pulse
 from batchgen.runner.watch import COST, LOOK_S, Glances, Lines, Screen, exit_code, line
-from batchgen.settings import Limits
 from batchgen.summary import Tally
 
 if TYPE_CHECKING:

@@ -62,9 +62,9 @@ class Run:
     def clock(self) -> Clock:
         return self.outside.clock
 
-    @property
-    def sent_today(self) -> int:
-        """How many requests the folder knows to have been sent this UTC day."""
+    def sent_today(self, endpoint: str = "") -> int:
+        """How many requests the folder knows to have been sent this UTC day, of several endpoints to this one."""
         today = self.clock.utc().date().isoformat()
-        open_today = sum(ended.attempt.at.startswith(today) for ended in self.folder.lives.ended())
-        return self.folder.spent.by_day[today] + open_today
+        ended = (ended.attempt for ended in self.folder.lives.ended() if ended.attempt.at.startswith(today))
+        open_today = sum(attempt.endpoint == (endpoint or attempt.endpoint) for attempt in ended)
+        return self.folder.spent.by_day[f"{today} {endpoint}".rstrip()] + open_today
