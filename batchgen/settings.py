@@ -175,7 +175,7 @@ def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
 
 
 def apis_of(flags: Flags, env: Mapping[str, str], header: Header) -> tuple[Api, ...]:
-    """The endpoints that hold: the manifest's, which belong to its own style; one where a flag or a variable says which."""
+    """The endpoints that hold: the manifest's, which belong to its own style; one where a flag or variable names it."""
     style = STYLES[style_of(flags, env, header)]
     apis = header.apis if header.apis and header.apis[0].style == style.name else (Api(style.name),)
     said = flags.api or env.get("BATCHGEN_API") or flags.api_url is not None or env.get(style.url_env)

@@ -309,7 +309,7 @@ def test_addresses_are_shown_harmlessly() -> None:
 )
 def test_good_keys(key: str | None, kept: str | None) -> None:
     """A key is taken without the line end of its file; an empty one is none."""
-    found = settings(key=key).key
+    found = settings(key=key).endpoints[0].key
     assert (found.reveal() if found else None) == kept
 
 

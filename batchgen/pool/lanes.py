@@ -67,13 +67,15 @@ class Lanes:
     # Where a job may go
 
     def suits(self, task: Task, lane: Lane, now_s: float) -> bool:
-        """Whether the job should go there: not to who refused it, nor for a while to who just failed it, where somebody
-        else is well."""
+        """Whether the job should go there: not to who refused it; and where it has just failed elsewhere, only to who is
+        well, if somebody is and has room before long."""
         if not self.several:
             return True
         if not self.could_do(task, lane):
             return False
-        if task.failed_at is not lane or now_s >= task.due_s + AVOIDS_S:
+        if task.failed_at is None or now_s >= task.due_s + AVOIDS_S:
+            return True
+        if task.failed_at is not lane and lane.is_well(now_s):
             return True
         return not self.others_are_well(task, now_s)
 
@@ -84,6 +86,10 @@ class Lanes:
     def others(self, task: Task) -> bool:
         """Whether there is another lane that has not refused the job."""
         return any(each is not task.failed_at and _takes(task, each) for each in self.open)
+
+    def spare(self, task: Task, tries: int, now_s: float) -> bool:
+        """Whether a job that has been tried so often may go to another lane without a pause."""
+        return self.several and tries < len(self.open) and self.others_are_well(task, now_s)
 
     def others_are_well(self, task: Task, now_s: float) -> bool:
         """Whether such a lane could be asked soon."""
@@ -131,7 +137,7 @@ class Lanes:
         if until := min(filter(None, (lane.gates.day.closed_until for lane in spent)), default=None):
             reasons.append(f"the day's quota is spent; it opens again at {timestamp(until)}")
         if mute:
-            who = "the server has" if not self.several else f"{', '.join(lane.name for lane in mute)}: no server has"
+            who = ", ".join(lane.name for lane in mute) + " have" if self.several else "the server has"
             reasons.append(f"{who} not answered for {duration(self._policy.give_up_after_s)}")
         self._stop(ExitCode.WORK_LEFT, "; ".join(reasons))
 
