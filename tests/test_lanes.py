@@ -176,7 +176,7 @@ def test_a_refusal_that_would_stop_a_run_closes_only_its_endpoint(refusal: Answe
     night = world.run()
     assert all_done(night, 30)
     assert world.asked()["a"] == 1 and answered(night) == {"b": 30}
-    [closed] = [event for event in night.events if isinstance(event, Paced) and event.closed]
+    [closed] = [event for event in night.events if isinstance(event, Paced) and event.notice]
     assert closed.endpoint == "a" and closed.message.startswith("a is not asked any more: ")
 
 
@@ -332,6 +332,6 @@ def test_one_that_is_well_does_all_the_jobs(troubles: list[tuple[Answer, int, in
     for entry in night.entries.values():
         asked = [(attempt.endpoint, attempt.failure) for attempt in entry.attempts]
         unknown = {endpoint for endpoint, failure in asked if failure == "no_answer"}
-        assert entry.outcome == "done" or (entry.outcome == "uncertain" and len(unknown) == 2), asked
+        assert entry.outcome == "done" or (entry.outcome == "uncertain" and len(unknown) >= 2), asked
     assert max(Counter(a.job for s in world.servers.values() for a, said in s.answers if said.paid).values()) == 1
     assert all(server.most_in_flight <= 3 for server in world.servers.values())

@@ -114,7 +114,9 @@ class Body:
         self.warnings: list[str] = []
         self.warn = self.warnings.append
         self.gates = Gates(Breaker(5), Adaptive(8))
-        self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3, lanes=[SimpleNamespace(gates=self.gates)])
+        self.pool = SimpleNamespace(
+            stops=[], waiting=2, in_flight=3, lanes=[SimpleNamespace(name="", closed=None, gates=self.gates)]
+        )
         self.changed = asyncio.Event()
 
     def write_state(self, state: State) -> None:

@@ -67,7 +67,7 @@ class Lanes:
     # Where a job may go
 
     def suits(self, task: Task, lane: Lane, now_s: float) -> bool:
-        """Whether the job should go there: not to who refused it; and where it has just failed elsewhere, only to who is
+        """Whether the job should go there: not to who refused it; where it has just failed elsewhere, only to who is
         well, if somebody is and has room before long."""
         if not self.several:
             return True
@@ -100,7 +100,7 @@ class Lanes:
         if model not in lane.lacks:
             lane.lacks.add(model)
             message = f"{lane.name} does not have the model {printable(model, 100)}: {fault.message}"
-            self._observe(Paced(message, endpoint=lane.name))
+            self._observe(Paced(message, endpoint=lane.name, notice=True))
 
     # When there is no other
 
@@ -114,7 +114,7 @@ class Lanes:
         lane.closed = Stop(exit_code, reason)
         self.open.remove(lane)
         if self.open:
-            self._observe(Paced(f"{lane.name} is not asked any more: {reason}", endpoint=lane.name, closed=True))
+            self._observe(Paced(f"{lane.name} is not asked any more: {reason}", endpoint=lane.name, notice=True))
             return
         for code in dict.fromkeys(each.closed.exit_code for each in self.all if each.closed):
             why = [f"{e.name}: {e.closed.reason}" for e in self.all if e.closed and e.closed.exit_code is code]
