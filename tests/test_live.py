@@ -19,16 +19,17 @@ from batchgen import joblog
 from batchgen.events import Finished
 from batchgen.folder import Live, Pause, State
 from batchgen.joblog import Ended, Intent, Prepared, moment
+from batchgen.limits import Limits
 from batchgen.model import Entry, ExitCode, Failure, Outcome, Shard
 from batchgen.pacing import Adaptive, Breaker, Gates
 from batchgen.pool import Stop
 from batchgen.runner import live, process
 from batchgen.runner.archive import recent_at
+from batchgen.runner.context import Run
 from batchgen.runner.live import Now, RunState
 from batchgen.runner.look import Status
 from batchgen.runner.pulse import Pulse
 from batchgen.runner.watch import COST, LOOK_S, Glances, Lines, Screen, exit_code, line
-from batchgen.settings import Limits
 from batchgen.summary import Tally
 
 if TYPE_CHECKING:
@@ -114,8 +115,14 @@ class Body:
         self.warnings: list[str] = []
         self.warn = self.warnings.append
         self.gates = Gates(Breaker(5), Adaptive(8))
-        self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3, lanes=[SimpleNamespace(gates=self.gates)])
+        self.pool = SimpleNamespace(
+            stops=[], waiting=2, in_flight=3, lanes=[SimpleNamespace(name="", closed=None, gates=self.gates)]
+        )
         self.changed = asyncio.Event()
+
+    @property
+    def ends_at(self) -> datetime | None:
+        return Run.ends_at.fget(self)  # type: ignore[attr-defined, no-any-return]
 
     def write_state(self, state: State) -> None:
         self.states.append((self.clock.monotonic(), state))

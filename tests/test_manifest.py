@@ -127,13 +127,13 @@ defaults: {model: 010, width: "512"}
 jobs: []
 """
     header = read("m", Format.YAML, io.BytesIO(text.encode())).header
-    assert header.api is not None
-    assert (header.api.style, header.api.url, header.api.key_env) == ("openai", "http://127.0.0.1:9997/v1", "MY_KEY")
+    [api] = header.apis
+    assert (api.style, api.url, api.key_env) == ("openai", "http://127.0.0.1:9997/v1", "MY_KEY")
     assert header.limits == {"concurrency": 8, "requests_per_minute": 0.5, "max_cost_usd": 5.0}
     assert header.prices_usd == {"a/b": 0.003}
     assert header.defaults == {"model": "010", "width": 512}
-    short = read("m", Format.YAML, [b"api: sandbox\n", b"jobs: []"]).header.api
-    assert short is not None and short.style == "sandbox"
+    [short] = read("m", Format.YAML, [b"api: sandbox\n", b"jobs: []"]).header.apis
+    assert short.style == "sandbox"
 
 
 def test_a_switch_is_true_or_false() -> None:

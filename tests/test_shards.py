@@ -24,11 +24,12 @@ from batchgen.files import PosixFiles
 from batchgen.folder import Folder, Records, Spending, locked
 from batchgen.joblog import Ended
 from batchgen.layout import Books, books_among
+from batchgen.limits import Limits
 from batchgen.model import Billed, Counts, ExitCode, Failure, FolderBusy, Header, Outcome, Picture, Shard, UsageError
 from batchgen.runner import look
 from batchgen.runner.archive import open_archive
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
-from batchgen.settings import Flags, Limits, resolve
+from batchgen.settings import Flags, resolve
 from batchgen.summary import Summary
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def test_the_parts_add_up_to_the_whole(n: int, whole: int) -> None:
 
 def limits_of(shard: str, shared: bool = False, **limits: Any) -> Limits:
     flags = Flags.of("m.yaml", shard=shard, shared_account=shared, **limits)
-    return resolve(flags, {}, Header(), output=Path("out"), find_key=lambda place: "k", now=SystemClock().utc()).limits
+    return resolve(
+        flags, {}, Header(), output=Path("out"), find_key=lambda api, place: "k", now=SystemClock().utc()
+    ).limits
 
 
 def test_a_shard_gets_its_part_of_pace_day_and_money() -> None:

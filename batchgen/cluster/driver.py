@@ -72,8 +72,9 @@ def written(group: Iterable[Made], moves: dict[str, Staged]) -> list[Result]:
 class Shown:
     """An endpoint as the workers together see it, for who watches the run."""
 
+    name: str
     gates: Gates
-    name: str = ""
+    closed: Stop | None = None
 
 
 @dataclass
@@ -96,7 +97,7 @@ class _Crew:
     ready: bool = False
     in_flight: int = 0
     waiting: int = 0
-    limit: int = 1
+    limits: dict[str, int] = field(default_factory=dict)
 
 
 class Driver:
@@ -122,8 +123,7 @@ class Driver:
         self._pull, self._deliver, self._desk = pull, deliver, desk
         self._clock, self._observe = clock, observe
         self._limiter, self._start_limiter = limiter, start_limiter
-        self.gates = Gates.of(errand.concurrency)
-        self.lanes = [Shown(self.gates)]
+        self.lanes = [Shown(name, Gates.of(errand.concurrency)) for name in errand.endpoints]
         self.stops: list[Stop] = []
         self.unfinished: set[_Who] = set()
         self.in_doubt: set[_Who] = set()
@@ -211,7 +211,8 @@ class Driver:
             if notice not in self._noticed:
                 self._noticed.add(notice)
                 self._observe(Paced(notice))
-        keep_to(news, 0, self.gates, self._clock.monotonic())
+        for number, lane in enumerate(self.lanes):
+            keep_to(news, number, lane.gates, self._clock.monotonic())
 
     # Workers
 
@@ -427,11 +428,15 @@ class Driver:
 
     def _paced(self, crew: _Crew, event: Paced) -> Paced:
         """The same, for all workers together."""
-        crew.limit = event.concurrency or crew.limit
-        limit = sum(crew.limit for crew in self._crews)
-        adaptive = self.gates.adaptive
-        adaptive.limit, adaptive.reason = float(limit), event.message
-        return msgspec.structs.replace(event, message=f"{crew.peer.name}: {event.message}", concurrency=limit)
+        name = event.endpoint or ""
+        if event.concurrency is not None:
+            crew.limits[name] = event.concurrency
+        limit = sum(crew.limits.get(name, 1) for crew in self._crews)
+        for lane in self.lanes:
+            if lane.name == name:
+                lane.gates.adaptive.limit, lane.gates.adaptive.reason = float(limit), event.message
+        concurrency = None if event.concurrency is None else limit
+        return msgspec.structs.replace(event, message=f"{crew.peer.name}: {event.message}", concurrency=concurrency)
 
     # The end
 

@@ -11,7 +11,9 @@ from batchgen.joblog import Fold
 
 @dataclass(frozen=True)
 class Spending:
-    """Requests, also by UTC day (`2026-11-22`); US dollars that were paid, and that may have been without a picture."""
+    """Requests, also by UTC day (`2026-11-22`), and by day and endpoint where there were several; US dollars that were
+    paid, and that may have been without a picture.
+    """
 
     requests: int = 0
     spent_usd: float = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from batchgen import text
 from batchgen.manifest.fields import (
+    ENDPOINT_LIMITS,
     FIELDS,
     LIMITS,
     NESTED,
@@ -55,6 +56,18 @@ API = {
         "a mapping of names to texts",
         "headers of every request; $NAME stands for the environment variable of that name, as in {api-key: $MY_KEY}",
         hidden=True,
+    ),
+    "limits": Field(
+        "limits",
+        dict[str, Any],
+        f"a mapping with {', '.join(ENDPOINT_LIMITS)}",
+        "what this endpoint may be asked, where that differs from the manifest's limits",
+    ),
+    "name": Field(
+        "name",
+        Annotated[str, Meta(pattern=r"\A[\x21-\x7e]([\x20-\x7e]{0,58}[\x21-\x7e])?\Z")],
+        "up to 60 printable ASCII characters",
+        "what log and messages call this endpoint (default: its host)",
     ),
 }
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
@@ -145,7 +158,7 @@ class _Reader:
         sections = {name: node for name, node in root.items.items() if node.value is not None}
         defaults = sections.get("defaults")
         header = Header(
-            self._api(sections["api"]) if "api" in sections else None,
+            self._apis(sections["api"]) if "api" in sections else (),
             self._section("limits", sections, LIMITS),
             self._section("prices_usd", sections, None),
             self._defaults(defaults) if defaults else {},
@@ -153,9 +166,29 @@ class _Reader:
         )
         return Document(header, self._jobs(root), _places(defaults, FIELDS) if defaults else nowhere)
 
+    def _apis(self, node: Node) -> tuple[Api, ...]:
+        """One endpoint, or a list of them, which must be of one style and differ in address or key."""
+        if not isinstance(node.value, list):
+            return (self._api(node),)
+        if not node.elements:
+            self._complain(node.place, "api: the list is empty", "name an endpoint in it, or leave api out")
+        found: list[Api] = []
+        for element in node.elements:
+            api = self._api(element)
+            if what := _odd_one(api, found):
+                self._complain(element.place, f"api: {what[0]}", what[1])
+            elif len(node.elements) > 1 and api.style == "sandbox" and not api.url:
+                what = "several sandboxes need an address each", "start them with batchgen sandbox, and add url"
+                self._complain(element.place, f"api: {what[0]}", what[1])
+            found.append(api)
+        return tuple(found)
+
     def _api(self, node: Node) -> Api:
         if isinstance(node.value, dict):
-            return Api(**self._checked("api", node, API))
+            said = self._checked("api", node, API)
+            if "limits" in said:
+                said["limits"] = self._checked("api.limits", node.items["limits"], ENDPOINT_LIMITS)
+            return Api(**said)
         clean, complaints = check_each({"style": node.value}, API)
         for complaint in complaints:
             self._complain(node.place, complaint.what.replace("style", "api", 1))
@@ -239,6 +272,22 @@ class _Reader:
 
     def _complain(self, place: tuple[int, int], what: str, fix: str = "", field: str | None = None) -> None:
         self.problems.append(Problem(self.file, *place, what, fix, field=field))
+
+
+def _odd_one(api: Api, before: Sequence[Api]) -> tuple[str, str] | None:
+    """What is wrong with an endpoint beside those `before` it, and what to do."""
+    if before and api.style != before[0].style:
+        what = f"the endpoints of one manifest have one style; this one is {api.style}, the first is {before[0].style}"
+        return what, "make a manifest for each style"
+    if any(_identity(api) == _identity(other) for other in before):
+        return "the same url with the same key twice", "name another url or key_env, or raise its concurrency"
+    if api.name and any(api.name == other.name for other in before):
+        return f"two endpoints are called {text.printable(api.name, 60)!r}", "give each its own name"
+    return None
+
+
+def _identity(api: Api) -> tuple[str, str | None, str | None, dict[str, str]]:
+    return (api.url or "").rstrip("/"), api.key_env, api.path, api.headers
 
 
 def _values(node: Node) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from batchgen.world import Clock, Deliver, Randomness, Verdict
 SLICE_S = 30.0
 ABORT_S = 5.0
 STALL_S = 720.0
+_MOMENT_S = 0.5
 # What one server refuses and another may do: it has not the model, or the key there may not use it.
 _OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN)
 _bound_s = wait_exponential(multiplier=1, max=60)
@@ -390,14 +391,14 @@ class Pool:
 
     def _backoff_s(self, task: Task, lane: Lane, fault: Fault) -> float:
         rule, now_s = RULES[fault.failure], self._clock.monotonic()
-        if rule.effect in (Effect.STOP, Effect.CANARY):
-            return 0.0  # not to be sent there again
+        tries = len(task.life) - task.in_run
+        if self._lanes.spare(task, tries, now_s) or rule.effect in (Effect.STOP, Effect.CANARY):
+            return _MOMENT_S * self._random.random()  # the pause is for the endpoint that failed
         if rule.effect in (Effect.COOLDOWN, Effect.QUOTA):
             # After the pause another job tries the way first, if there is one: this one may be the reason.
-            pause_s = 0.0 if self._lanes.others_are_well(task, now_s) else lane.gates.cooldown.until_s - now_s
-            return max(0.0, pause_s) + 0.5 + self._random.random()
+            return max(0.0, lane.gates.cooldown.until_s - now_s) + 0.5 + self._random.random()
         state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-        state.attempt_number = len(task.life) - task.in_run
+        state.attempt_number = tries
         least_s = max(rule.min_wait_s, min(fault.asked_s or 0.0, QUOTA_HINT_S))
         return backoff_s(_bound_s(state), self._random.random(), least_s)
 

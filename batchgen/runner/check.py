@@ -204,9 +204,11 @@ def _sent_today(session: Session, records: Records | None) -> int | None:
         ended = sum(each.attempt.at.startswith(today) for each in records.lives.ended())
         known.append(records.spent.by_day[today] + ended)
     path = store_path(session.env)
-    if path and settings.key and not settings.in_process:
+    if path and not settings.in_process:
         shard = None if settings.shared_account else settings.shard
-        known.append(sent_on(today, path, account_name(settings.url, settings.key, shard)))
+        names = [account_name(each.place.url, each.key, shard) for each in settings.endpoints if each.key]
+        counts = [count for name in names if (count := sent_on(today, path, name)) is not None]
+        known.append(sum(counts) if counts else None)
     return max((count for count in known if count is not None), default=None)
 
 

@@ -70,9 +70,9 @@ class Run:
         ends = (self.settings.until, began_at + timedelta(seconds=runtime_s) if runtime_s else None)
         return min(filter(None, ends), default=None)
 
-    @property
-    def sent_today(self) -> int:
-        """How many requests the folder knows to have been sent this UTC day."""
+    def sent_today(self, endpoint: str = "") -> int:
+        """How many requests the folder knows to have been sent this UTC day, of several endpoints to this one."""
         today = self.clock.utc().date().isoformat()
-        open_today = sum(ended.attempt.at.startswith(today) for ended in self.folder.lives.ended())
-        return self.folder.spent.by_day[today] + open_today
+        ended = (ended.attempt for ended in self.folder.lives.ended() if ended.attempt.at.startswith(today))
+        open_today = sum(attempt.endpoint == (endpoint or attempt.endpoint) for attempt in ended)
+        return self.folder.spent.by_day[f"{today} {endpoint}".rstrip()] + open_today

@@ -100,7 +100,8 @@ def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callabl
             this.new_jobs += not this.folder.fold.rows(event.entry.job)
         elif isinstance(event, Paced):
             now = joblog.timestamp(this.clock.utc())
-            change = (event.message, event.concurrency, event.pause_s, event.outage)
+            change = (event.message, event.concurrency, event.pause_s, event.outage, event.endpoint)
+            this.notices += [event.message] if event.notice else []
             this.folder.note_pace(joblog.PaceNote(now, this.run, *change))
             changed.set()
         this.tally(event)

@@ -254,7 +254,7 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
         pace = Pace(limits.requests_per_minute, limits.requests_per_day)
         # A folder in the place of the file is a store that cannot be used.
         store = story.folder if played.start.no_store else story.folder / "account.sqlite3"
-        account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today, warn=this.warn)
+        account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today(), warn=this.warn)
         try:
             way = Way(wire, account, Gates.of(limits.concurrency), limits.timeout_s, limits.requests_per_minute)
             yield Link([way], Secret(KEY))
