@@ -174,7 +174,9 @@ class _Reader:
             self._complain(node.place, "api: the list is empty", "name an endpoint in it, or leave api out")
         found: list[Api] = []
         for element in node.elements:
-            api = self._api(element)
+            wrong, api = len(self.problems), self._api(element)
+            if len(self.problems) > wrong and not isinstance(element.value, dict):
+                continue
             if what := _odd_one(api, found):
                 self._complain(element.place, f"api: {what[0]}", what[1])
             elif len(node.elements) > 1 and api.style == "sandbox" and not api.url:

@@ -47,6 +47,18 @@ class Difference(msgspec.Struct, frozen=True):
         return f"{self.job}: {said or ('new' if self.standing is Standing.PENDING else self.standing.value)}"
 
 
+class EndpointCheck(msgspec.Struct, frozen=True):
+    """One of several endpoints: where it is, where its key is from (None: it has none), and its own limits."""
+
+    name: str
+    url: str
+    key_from: str | None
+    has_key: bool
+    concurrency: int
+    requests_per_minute: float | None
+    requests_per_day: int | None
+
+
 class Check(msgspec.Struct, frozen=True):
     """What a run of this manifest would do. `standings` counts the selected jobs, `to_do` the requests by model,
     `changed_by` the changed jobs by parameter; `counted` are jobs that were not looked at one by one, because there are
@@ -67,6 +79,7 @@ class Check(msgspec.Struct, frozen=True):
     estimate: Estimate
     warnings: list[Advice]
     notices: list[str]
+    endpoints: list[EndpointCheck] = []
     jobs: list[Difference] | None = None
     gone: list[str] | None = None
     counted: int = 0
@@ -144,6 +157,7 @@ def check(
             estimate=found,
             warnings=plan.advisor.warnings(),
             notices=[*session.notices, *session.source.notices, *against_it],
+            endpoints=_endpoints(session),
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
@@ -151,6 +165,24 @@ def check(
             store_probed=bool(ask and settings.store),
             exit_code=_exit_code(plan, refusal) if by_exit_code else ExitCode.OK,
         )
+
+
+def _endpoints(session: Session) -> list[EndpointCheck]:
+    """Of several endpoints each."""
+    found = session.settings.endpoints
+    return [
+        EndpointCheck(
+            name=each.name,
+            url=each.place.url,
+            key_from=source or None,
+            has_key=each.key is not None or session.settings.api.stands_in,
+            concurrency=each.limits.concurrency,
+            requests_per_minute=each.limits.requests_per_minute,
+            requests_per_day=each.limits.requests_per_day,
+        )
+        for each, source in zip(found, session.key_sources, strict=True)
+        if len(found) > 1
+    ]
 
 
 def _exit_code(plan: Plan, refusal: Sequence[str]) -> ExitCode:
@@ -240,6 +272,7 @@ def render(found: Check) -> Iterator[str]:
         yield f"  to do      {each.requests} x {printable(model, 100)}, {_answer(each)}"
     if found.counted:
         yield f"  counted    {found.counted:,} of them were not built; a run checks each before it sends anything"
+    yield from (f"  endpoint   {_endpoint(each)}" for each in found.endpoints)
     if found.store:
         tried = "put, head, get and delete work" if found.store_probed else "--online tries to put and delete there"
         yield f"  store      {found.store} ({tried})"
@@ -259,6 +292,14 @@ def render(found: Check) -> Iterator[str]:
         yield "  nothing to do" if not found.restorable else "  nothing to send"
     yield from map(str, found.jobs or ())
     yield from (f"{job}: gone from the manifest" for job in found.gone or ())
+
+
+def _endpoint(each: EndpointCheck) -> str:
+    key = f"key from {each.key_from}" if each.key_from else "no key" + ("" if each.has_key else ", and it needs one")
+    limits = [f"{each.concurrency} in flight"]
+    limits += [] if each.requests_per_minute is None else [f"{each.requests_per_minute:g} a minute"]
+    limits += [] if each.requests_per_day is None else [f"{each.requests_per_day} a day"]
+    return f"{each.name}: {printable(each.url, 100)}, {key}, {', '.join(limits)}"
 
 
 def _answer(each: ModelEstimate) -> str:
