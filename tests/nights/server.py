@@ -100,7 +100,7 @@ FOR_GOOD = {"forbidden", "no such model", *REFUSALS}
 
 @dataclass(frozen=True)
 class Episode:
-    """From one second of the story to another, this share of requests is answered by a habit: at one endpoint, or at all."""
+    """From one second of the story to another, a share of requests is answered by a habit: at one endpoint, or all."""
 
     habit: str
     from_s: float
