@@ -47,7 +47,9 @@ def test_three_servers_of_which_one_is_well(place: Place, beside: Beside, capsys
     assert well.ledger.pictures == len(JOBS) == len({entry["job"] for entry in place.log}) == len(place.log)
     assert who_answered(place) == {"well": len(JOBS)}
     assert found["endpoints"]["well"] | {"inference_p50_s": 0} == {
-        **{"requests": len(JOBS), "pictures": len(JOBS), "failures": 0},
+        "requests": len(JOBS),
+        "pictures": len(JOBS),
+        "failures": 0,
         "inference_p50_s": 0,
     }
     assert {name: each["pictures"] for name, each in found["endpoints"].items()} == {"well": 24, "drops": 0, "fast": 0}

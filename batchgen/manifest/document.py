@@ -68,6 +68,7 @@ API = {
         Annotated[str, Meta(pattern=r"\A[\x21-\x7e]([\x20-\x7e]{0,58}[\x21-\x7e])?\Z")],
         "up to 60 printable ASCII characters",
         "what log and messages call this endpoint (default: its host)",
+        is_text=True,
     ),
 }
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
@@ -215,7 +216,8 @@ class _Reader:
         return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, PRICE))
 
     def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
-        clean, complaints = check_each(node.value, table)
+        values = {name: _said(child, name in table and table[name].is_text) for name, child in node.items.items()}
+        clean, complaints = check_each(values, table)
         for field, what, fix in complaints:
             self._complain(_places(node, table)(field), f"{section}: {what}", fix, f"{section}.{field}")
         return clean
