@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 
 from batchgen import joblog
-from batchgen.account import account_name, sent_on, store_path
 from batchgen.advice import Advice
 from batchgen.changes import Change, changes, summed
 from batchgen.clock import SystemClock
@@ -23,6 +22,7 @@ from batchgen.joblog import Earlier, History
 from batchgen.model import ExitCode, Job, Standing, UsageError
 from batchgen.plan import Mark, Plan, check_plan, headline
 from batchgen.runner.archive import records_at
+from batchgen.runner.endpoints import EndpointCheck, endpoints_of, sent_today
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
 from batchgen.runner.storage import check_store, try_store
@@ -45,18 +45,6 @@ class Difference(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         said = "; ".join(map(str, self.changes))
         return f"{self.job}: {said or ('new' if self.standing is Standing.PENDING else self.standing.value)}"
-
-
-class EndpointCheck(msgspec.Struct, frozen=True):
-    """One of several endpoints: where it is, where its key is from (None: it has none), and its own limits."""
-
-    name: str
-    url: str
-    key_from: str | None
-    has_key: bool
-    concurrency: int
-    requests_per_minute: float | None
-    requests_per_day: int | None
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -157,7 +145,7 @@ def check(
             estimate=found,
             warnings=plan.advisor.warnings(),
             notices=[*session.notices, *session.source.notices, *against_it],
-            endpoints=_endpoints(session),
+            endpoints=endpoints_of(session),
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
@@ -165,24 +153,6 @@ def check(
             store_probed=bool(ask and settings.store),
             exit_code=_exit_code(plan, refusal) if by_exit_code else ExitCode.OK,
         )
-
-
-def _endpoints(session: Session) -> list[EndpointCheck]:
-    """Of several endpoints each."""
-    found = session.settings.endpoints
-    return [
-        EndpointCheck(
-            name=each.name,
-            url=each.place.url,
-            key_from=source or None,
-            has_key=each.key is not None or session.settings.api.stands_in,
-            concurrency=each.limits.concurrency,
-            requests_per_minute=each.limits.requests_per_minute,
-            requests_per_day=each.limits.requests_per_day,
-        )
-        for each, source in zip(found, session.key_sources, strict=True)
-        if len(found) > 1
-    ]
 
 
 def _exit_code(plan: Plan, refusal: Sequence[str]) -> ExitCode:
@@ -206,7 +176,7 @@ def _facts(session: Session, records: Records | None, plan: Plan, offer: Offer) 
         spent_usd=spent.spent_usd,
         exposure_usd=spent.exposure_usd + (lives.exposure_usd() if lives else 0.0),
         requests=spent.requests + (len(lives.ended()) if lives else 0),
-        sent_today=_sent_today(session, records),
+        sent_today=sent_today(session, records),
         balance_usd=offer.balance_usd,
         free_bytes=None if settings.store else _free_bytes(settings.output),
         runtime_s=_runtime_s(settings, SystemClock().utc()),
@@ -226,22 +196,6 @@ def _earlier(records: Records | None, style: str, plan: Plan) -> Mapping[str, Ea
     if records and plan.to_do:
         records.read_again(history.add)
     return history.by_model
-
-
-def _sent_today(session: Session, records: Records | None) -> int | None:
-    """Today's requests, as far as this folder and the account's own count know."""
-    settings, today = session.settings, SystemClock().utc().date().isoformat()
-    known: list[int | None] = []
-    if records:
-        ended = sum(each.attempt.at.startswith(today) for each in records.lives.ended())
-        known.append(records.spent.by_day[today] + ended)
-    path = store_path(session.env)
-    if path and not settings.in_process:
-        shard = None if settings.shared_account else settings.shard
-        names = [account_name(each.place.url, each.key, shard) for each in settings.endpoints if each.key]
-        counts = [count for name in names if (count := sent_on(today, path, name)) is not None]
-        known.append(sum(counts) if counts else None)
-    return max((count for count in known if count is not None), default=None)
 
 
 def _free_bytes(output: Path) -> int | None:
@@ -272,7 +226,7 @@ def render(found: Check) -> Iterator[str]:
         yield f"  to do      {each.requests} x {printable(model, 100)}, {_answer(each)}"
     if found.counted:
         yield f"  counted    {found.counted:,} of them were not built; a run checks each before it sends anything"
-    yield from (f"  endpoint   {_endpoint(each)}" for each in found.endpoints)
+    yield from map(str, found.endpoints)
     if found.store:
         tried = "put, head, get and delete work" if found.store_probed else "--online tries to put and delete there"
         yield f"  store      {found.store} ({tried})"
@@ -292,14 +246,6 @@ def render(found: Check) -> Iterator[str]:
         yield "  nothing to do" if not found.restorable else "  nothing to send"
     yield from map(str, found.jobs or ())
     yield from (f"{job}: gone from the manifest" for job in found.gone or ())
-
-
-def _endpoint(each: EndpointCheck) -> str:
-    key = f"key from {each.key_from}" if each.key_from else "no key" + ("" if each.has_key else ", and it needs one")
-    limits = [f"{each.concurrency} in flight"]
-    limits += [] if each.requests_per_minute is None else [f"{each.requests_per_minute:g} a minute"]
-    limits += [] if each.requests_per_day is None else [f"{each.requests_per_day} a day"]
-    return f"{each.name}: {printable(each.url, 100)}, {key}, {', '.join(limits)}"
 
 
 def _answer(each: ModelEstimate) -> str:
