@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from batchgen.manifest import EXPANDING, FIELDS, LIMITS, SWITCHES, Field, Format
-from batchgen.manifest.document import API, PRICE
+from batchgen.manifest.document import PRICE
+from batchgen.manifest.endpoints import API
 from batchgen.manifest.fields import ENDPOINT_LIMITS
 
 # The newest draft that every editor's YAML support knows.

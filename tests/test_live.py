@@ -209,6 +209,26 @@ def test_a_pause_says_why_and_until_when(close: Any, why: str, known: bool) -> N
     assert (found.live.pause.until is not None) is known
 
 
+def test_of_several_endpoints_those_that_rest_are_told() -> None:
+    """While one of them works the run does; when all rest, it pauses until the first of them is back."""
+    others = [SimpleNamespace(name=name, closed=None, gates=Gates.of(8)) for name in "ab"]
+
+    async def script(body: Body) -> None:
+        body.pool.lanes = others
+        others[0].gates.cooldown.begin(0.0, 0.0, 30.0, 0.0)
+        body.changed.set()
+        await asyncio.sleep(5)
+        others[1].gates.cooldown.begin(5.0, 5.0, 60.0, 0.0)
+        body.changed.set()
+        await asyncio.sleep(5)
+
+    states = [state for _, state in pulse(script).states]
+    assert states[-2].doing == "working, without a" and states[-2].live and states[-2].live.pause is None
+    assert states[-2].live.resting["a"].why == "cooldown after a rate limit" and states[-2].live.limit == 2
+    assert states[-1].doing == "cooldown after a rate limit" and states[-1].live and states[-1].live.resting == {}
+    assert states[-1].live.pause and states[-1].live.pause.until == at(-30)
+
+
 def test_a_heart_that_stops_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ends the heartbeat ends not the run, and is not kept from whoever would take it for dead."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchgen.limits import Limits
 from batchgen.manifest import LIMITS
-from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
+from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol import nebula
 from batchgen.settings import DEFAULT_PATIENCE_S, Flags, Settings, resolve, style_of
 
@@ -206,6 +206,62 @@ def test_who_wins_the_address() -> None:
     assert settings({}, header).url == "https://manifest/v1"
     assert settings({"NEBULA_API_URL": ""}).url == nebula.DEFAULT_URL
     assert nebula.DEFAULT_URL == "https://api.nebulablock.com/api/v1"
+
+
+def test_each_endpoint_has_its_own_limits() -> None:
+    """What an entry says holds for it, else what the manifest says; the run's are the sums, where all have one."""
+    apis = (
+        Api("openai", "https://a/v1", limits={"concurrency": 2, "requests_per_minute": 60, "timeout_s": 30}),
+        Api("openai", "https://b/v1", limits={"requests_per_day": 100}),
+    )
+    header = Header(apis=apis, limits={"concurrency": 3, "requests_per_minute": 10, "max_cost_usd": 5})
+    found = settings({}, header)
+    first, second = (each.limits for each in found.endpoints)
+    assert (first.concurrency, first.requests_per_minute, first.timeout_s) == (2, 60, 30)
+    assert (second.concurrency, second.requests_per_minute, second.requests_per_day) == (3, 10, 100)
+    run = found.limits
+    assert (run.concurrency, run.requests_per_minute, run.requests_per_day, run.timeout_s) == (5, 70, None, 180)
+    assert run.max_cost_usd == 5
+    flagged = settings({"BATCHGEN_CONCURRENCY": "7"}, header, limits={"requests_per_minute": 5})
+    assert [(e.limits.concurrency, e.limits.requests_per_minute) for e in flagged.endpoints] == [(7, 5), (7, 5)]
+
+
+def test_a_shard_takes_its_part_of_every_endpoint() -> None:
+    """All shards together keep the limits of each."""
+    apis = tuple(Api(key_env=f"{name}_KEY", limits={"requests_per_day": n}) for name, n in (("A", 10), ("B", 5)))
+    selection = Selection(shard=Shard(1, 2))
+    found = settings({}, Header(apis=apis), selection=selection)
+    assert [each.limits.requests_per_day for each in found.endpoints] == [5, 3]
+    few = tuple(Api(key_env=f"{name}_KEY", limits={"requests_per_day": 1}) for name in "AB")
+    message = "requests_per_day 1 leaves nothing for shard 2/2"
+    assert refusal({}, Header(apis=few), selection=Selection(shard=Shard(2, 2))).count(message) == 1
+
+
+def test_one_endpoint_has_no_name() -> None:
+    """A list of length one is as good as no list."""
+    one = settings({}, Header(apis=(Api(name="mine"),)))
+    assert [each.name for each in one.endpoints] == [""]
+    two = settings({}, Header(apis=(Api("openai", "http://localhost:1"), Api("openai", "http://localhost:2"))))
+    assert [each.name for each in two.endpoints] == ["localhost:1", "localhost:2"]
+
+
+@pytest.mark.parametrize(
+    ("env", "flags"),
+    [
+        ({}, {"api": "openai"}),
+        ({}, {"api": "sandbox"}),
+        ({}, {"api_url": "https://c/v1"}),
+        ({"BATCHGEN_API": "openai"}, {}),
+        ({"OPENAI_BASE_URL": "https://c/v1"}, {}),
+    ],
+    ids=["style", "other style", "url", "style variable", "url variable"],
+)
+def test_what_names_an_endpoint_replaces_the_list(env: dict[str, str], flags: dict[str, Any]) -> None:
+    """Nothing of the list's addresses, keys and limits is left."""
+    apis = (Api("openai", "https://a/v1", "A_KEY", limits={"concurrency": 2}), Api("openai", "https://b/v1", "B_KEY"))
+    [only] = settings(env, Header(apis=apis), **flags).endpoints
+    assert (only.api.key_env, only.limits.concurrency) == (None, 8)
+    assert only.place.url not in ("https://a/v1", "https://b/v1")
 
 
 def test_the_sandbox_has_its_own_address() -> None:

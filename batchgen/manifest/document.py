@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
 from batchgen import text
+from batchgen.manifest.endpoints import API, odd_one
 from batchgen.manifest.fields import (
     ENDPOINT_LIMITS,
     FIELDS,
@@ -33,43 +34,6 @@ from batchgen.model import Api, FileInput, Header, Problem
 if TYPE_CHECKING:
     from batchgen.manifest.yaml12 import Node
 
-_STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
-API = {
-    "style": _STYLE,
-    "url": Field("url", Annotated[str, Meta(pattern=r"\Ahttps?://\S+\Z")], "a URL with http:// or https://", "server"),
-    "key_env": Field(
-        "key_env",
-        Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z")],
-        "the name of the environment variable that holds the key (never the key)",
-        "where the key is",
-        hidden=True,
-    ),
-    "path": Field(
-        "path",
-        Annotated[str, Meta(pattern=r"\A/[^\s#]*\Z")],
-        "a path that begins with /, such as /images/generations",
-        "where pictures are generated below the url, if not at the style's own path",
-    ),
-    "headers": Field(
-        "headers",
-        dict[str, str],
-        "a mapping of names to texts",
-        "headers of every request; $NAME stands for the environment variable of that name, as in {api-key: $MY_KEY}",
-        hidden=True,
-    ),
-    "limits": Field(
-        "limits",
-        dict[str, Any],
-        f"a mapping with {', '.join(ENDPOINT_LIMITS)}",
-        "what this endpoint may be asked, where that differs from the manifest's limits",
-    ),
-    "name": Field(
-        "name",
-        Annotated[str, Meta(pattern=r"\A[\x21-\x7e]([\x20-\x7e]{0,58}[\x21-\x7e])?\Z")],
-        "up to 60 printable ASCII characters",
-        "what log and messages call this endpoint (default: its host)",
-    ),
-}
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _ENTRY = frozenset((*FIELDS, *OWN))
 _TOP = ("api", "limits", "prices_usd", *SWITCHES, "defaults", "jobs")
@@ -174,12 +138,11 @@ class _Reader:
             self._complain(node.place, "api: the list is empty", "name an endpoint in it, or leave api out")
         found: list[Api] = []
         for element in node.elements:
-            api = self._api(element)
-            if what := _odd_one(api, found):
-                self._complain(element.place, f"api: {what[0]}", what[1])
-            elif len(node.elements) > 1 and api.style == "sandbox" and not api.url:
-                what = "several sandboxes need an address each", "start them with batchgen sandbox, and add url"
-                self._complain(element.place, f"api: {what[0]}", what[1])
+            wrong, api = len(self.problems), self._api(element)
+            if len(self.problems) > wrong and not isinstance(element.value, dict):
+                continue
+            if wrong_beside := odd_one(api, found, several=len(node.elements) > 1):
+                self._complain(element.place, f"api: {wrong_beside[0]}", wrong_beside[1])
             found.append(api)
         return tuple(found)
 
@@ -213,7 +176,8 @@ class _Reader:
         return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, PRICE))
 
     def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
-        clean, complaints = check_each(node.value, table)
+        values = {name: _said(child, name in table and table[name].is_text) for name, child in node.items.items()}
+        clean, complaints = check_each(values, table)
         for field, what, fix in complaints:
             self._complain(_places(node, table)(field), f"{section}: {what}", fix, f"{section}.{field}")
         return clean
@@ -272,22 +236,6 @@ class _Reader:
 
     def _complain(self, place: tuple[int, int], what: str, fix: str = "", field: str | None = None) -> None:
         self.problems.append(Problem(self.file, *place, what, fix, field=field))
-
-
-def _odd_one(api: Api, before: Sequence[Api]) -> tuple[str, str] | None:
-    """What is wrong with an endpoint beside those `before` it, and what to do."""
-    if before and api.style != before[0].style:
-        what = f"the endpoints of one manifest have one style; this one is {api.style}, the first is {before[0].style}"
-        return what, "make a manifest for each style"
-    if any(_identity(api) == _identity(other) for other in before):
-        return "the same url with the same key twice", "name another url or key_env, or raise its concurrency"
-    if api.name and any(api.name == other.name for other in before):
-        return f"two endpoints are called {text.printable(api.name, 60)!r}", "give each its own name"
-    return None
-
-
-def _identity(api: Api) -> tuple[str, str | None, str | None, dict[str, str]]:
-    return (api.url or "").rstrip("/"), api.key_env, api.path, api.headers
 
 
 def _values(node: Node) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class Run:
     hear: Callable[[Summary], None] | None = None
 
     def warn(self, message: str) -> None:
-        """Something the user should know, now and in the summary."""
+        """Something the user should know, now and in the summary; told once."""
+        if message in self.notices:
+            return
         self.notices.append(message)
         self.voice.say(f"note: {message}")
 

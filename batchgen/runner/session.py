@@ -35,13 +35,15 @@ class Access:
 
 @dataclass(frozen=True)
 class Session:
-    """A manifest with the settings that hold for it; `jobs` may be walked again and again."""
+    """A manifest with the settings that hold for it; `jobs` may be walked again and again. `key_sources` says for each
+    endpoint where its key is from."""
 
     source: Source
     settings: Settings
     inputs: Inputs
     defaults: Sequence[str]
     env: Mapping[str, str]
+    key_sources: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
@@ -93,6 +95,7 @@ def open_session(
         defaults=flags.defaults,
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
+        key_sources=tuple(keys.sources),
         notices=tuple(keys.notices),
     )
 
@@ -228,6 +231,7 @@ class _Keys:
     style: Style
     of_file: Api | None = None
     notices: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
 
     def variable(self, api: Api) -> str:
         return endpoint.key_variable(self.style, api)
@@ -239,6 +243,7 @@ class _Keys:
         file = said or (self._credential(variable) if may_go else None)
         key = self._read(file) if file else self.env.get(variable) if may_go else None
         from_variable = bool(key) and not said
+        self.sources.append("--api-key-file" if said else "systemd's credential" if file else variable if key else "")
         self.notices += endpoint.disclosures(place, api, has_key=from_variable, variable=variable)
         return key
 

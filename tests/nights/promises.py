@@ -139,14 +139,14 @@ def _limits(story: Story, played: Played) -> Iterator[str]:
         r.habit == "too fast" and not _scripted(story, r, "too fast") for r in _of(story, played)
     ):
         yield "limits: the server saw more requests in a minute than agreed"
-    lost = sum(p.power_cut for p in story.played) * played.concurrency
+    lost = sum(p.power_cut for p in story.played) * played.concurrency * len(story.scenario.endpoints)
     if (most := flags.get("max_requests")) is not None and len(came) > most + lost:
         yield f"limits: {len(came)} requests, allowed were {most}"
     paid = sum(r.paid for r in came)
     if (dollars := flags.get("max_cost_usd")) is not None and paid * 0.01 > dollars + lost * 0.01 + 1e-9:
         yield f"limits: {paid} paid pictures cost more than ${dollars}"
     if flags.get("requests_per_day") and not _odd_clocks(story):
-        by_day = Counter(story.server.utc(r.at_s).date() for r in came)
+        by_day = Counter((r.endpoint, story.server.utc(r.at_s).date()) for r in came)
         if max(by_day.values(), default=0) > flags["requests_per_day"] + lost:
             yield f"limits: {by_day} requests a day"
 
@@ -156,12 +156,17 @@ def _odd_clocks(story: Story) -> bool:
 
 
 def _scripted(story: Story, request: Request, habit: str) -> bool:
-    return any(e.habit == habit and e.from_s <= request.at_s < e.to_s for e in story.scenario.episodes)
+    return any(e.habit == habit and e.holds(request.at_s, request.endpoint) for e in story.scenario.episodes)
 
 
 def _pauses(story: Story, played: Played) -> Iterator[str]:
-    """An outage, a spent day or a refused account costs a few requests, not the manifest."""
-    asked, concurrency = _of(story, played), played.concurrency
+    """An outage, a spent day or a refused account costs its endpoint a few requests, not the manifest."""
+    for endpoint in story.scenario.endpoints:
+        yield from _pauses_at(endpoint, story, played)
+
+
+def _pauses_at(endpoint: str, story: Story, played: Played) -> Iterator[str]:
+    asked, concurrency = [r for r in _of(story, played) if r.endpoint == endpoint], played.concurrency
     for name in ("bad key", "no balance"):
         if refused := [r for r in asked if r.habit == name]:
             late = [r for r in asked if r.at_s > refused[0].ended_s]
@@ -282,7 +287,8 @@ def _in_doubt(story: Story, request: Request) -> bool:
 
 def _may_be_probe(story: Story, request: Request) -> bool:
     played = story.played[request.start - 1]
-    ended = sorted((r.ended_s, r.delivered) for r in _of(story, played) if r.ended_s <= request.at_s)
+    there = [r for r in _of(story, played) if r.endpoint == request.endpoint]
+    ended = sorted((r.ended_s, r.delivered) for r in there if r.ended_s <= request.at_s)
     threshold = max(5, played.concurrency)
     recent = [delivered for _, delivered in ended[-threshold:]]
     return len(recent) == threshold and not any(recent)

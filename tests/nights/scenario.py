@@ -53,13 +53,24 @@ class Scenario:
     capacity_bytes: int = 1 << 30
     episodes: tuple[Episode, ...] = ()
     starts: tuple[Start, ...] = field(default_factory=lambda: (Start(),))
+    endpoints: tuple[str, ...] = ("",)
 
     def flag(self, name: str, default: Any = None) -> Any:
         return dict(self.flags).get(name, default)
 
 
 def scenario(seed: int) -> Scenario:
-    """The story of this seed."""
+    """The story of this seed; in some there are several endpoints, with a misfortune more for each."""
+    story, chance = _scenario(seed), random.Random(f"endpoints {seed}")
+    if chance.random() > 0.25:
+        return story
+    endpoints = ("a", "b", "c")[: chance.choice((2, 2, 3))]
+    episodes = (*story.episodes, *(_episode(chance) for _ in endpoints))
+    places = (replace(episode, endpoint=chance.choice((*endpoints, *endpoints, None))) for episode in episodes)
+    return replace(story, endpoints=endpoints, episodes=tuple(places))
+
+
+def _scenario(seed: int) -> Scenario:
     chance = random.Random(seed)
     jobs = chance.choice((1, 3, 6, 10, 15, 25))
     rpm = chance.choice((None, None, None, 30, 60))
@@ -159,6 +170,8 @@ def smaller(story: Scenario) -> Iterator[Scenario]:
         yield replace(story, flags=_without(story.flags, n))
     if story.refused:
         yield replace(story, refused=())
+    if len(story.endpoints) > 1:
+        yield replace(story, endpoints=story.endpoints[:-1])
     plain = Scenario(story.seed)
     for name in ("server_rpm", "server_rpd", "slowest_s", "sync_s", "capacity_bytes"):
         if getattr(story, name) != getattr(plain, name):

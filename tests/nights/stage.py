@@ -249,18 +249,25 @@ def _session(story: Story, clock: WallClock, flags: dict[str, Any]) -> Any:
 def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> Outside:
     @asynccontextmanager
     async def link(this: Run) -> AsyncIterator[Link]:
-        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_post))
-        limits = this.settings.limits
+        encode, limits = encoder(this.session.inputs, nebula.encode_post), this.settings.limits
         pace = Pace(limits.requests_per_minute, limits.requests_per_day)
         # A folder in the place of the file is a store that cannot be used.
         store = story.folder if played.start.no_store else story.folder / "account.sqlite3"
-        account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today(), warn=this.warn)
+        wires = [Wire(story.server, played.number, encode, endpoint) for endpoint in story.scenario.endpoints]
+        accounts = [
+            SharedAccount(store, f"night {name}", pace, clock, sent_today=this.sent_today(name), warn=this.warn)
+            for name in story.scenario.endpoints
+        ]
+        ways = [
+            Way(wire, account, Gates.of(limits.concurrency), limits.timeout_s, limits.requests_per_minute, name)
+            for wire, account, name in zip(wires, accounts, story.scenario.endpoints, strict=True)
+        ]
         try:
-            way = Way(wire, account, Gates.of(limits.concurrency), limits.timeout_s, limits.requests_per_minute)
-            yield Link([way], Secret(KEY))
+            yield Link(ways, Secret(KEY))
         finally:
-            played.most_in_flight = wire.most_in_flight
-            account.close()
+            played.most_in_flight = max(wire.most_in_flight for wire in wires)
+            for account in accounts:
+                account.close()
 
     def writer(committer: Any, _: asyncio.AbstractEventLoop) -> NightWriter:
         return NightWriter(committer, loop)
@@ -324,7 +331,7 @@ def _arrange(
 def _tell_end(story: Story, played: Played) -> None:
     requests = [r for r in story.server.ledger if r.start == played.number]
     for request in requests:
-        kind = request.habit or "picture"
+        kind = (f"{request.endpoint}: " if request.endpoint else "") + (request.habit or "picture")
         paid = ", paid" if request.paid else ""
         story.tell(request.at_s, f"  {request.prompt}: {kind}{paid}, known at {request.ended_s:.2f} s")
         story.faults[request.habit] += bool(request.habit in HABITS)
