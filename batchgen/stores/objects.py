@@ -142,9 +142,11 @@ def _connect(address: Address) -> ObjectStore:
         "retry_config": RETRIES,
     }
     if address.scheme == GOOGLE:
-        return GCSStore(address.bucket, **common)
+        # obstore looks for a key even where none is asked for.
+        emulated: dict[str, Any] = {"base_url": address.endpoint, "bearer_token": "nobody"} if address.emulated else {}
+        return GCSStore(address.bucket, **emulated, **common)
     if address.scheme == AZURE:
-        return AzureStore(address.bucket, **common)
+        return AzureStore(address.bucket, **_azure_way(address), **common)
     assert address.scheme == S3
     way: dict[str, Any] = {"disable_bulk_delete": True}
     if address.endpoint:
@@ -157,3 +159,13 @@ def _connect(address: Address) -> ObjectStore:
         way["credential_provider"] = lambda: {**held, "token": None, "expires_at": None}
         way |= {"virtual_hosted_style_request": False, "skip_signature": False}
     return S3Store(address.bucket, **way, **common)
+
+
+def _azure_way(address: Address) -> dict[str, Any]:
+    way: dict[str, Any] = {"use_emulator": True} if address.emulated else {}
+    if keys := address.keys:
+        secret = {"sas_token" if keys.signed else "access_key": keys.secret.reveal()}
+        way |= {"account_name": keys.access.reveal(), "credential_provider": lambda: {**secret, "expires_at": None}}
+        if address.endpoint:
+            way["endpoint"] = address.endpoint
+    return way
