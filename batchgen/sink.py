@@ -6,12 +6,12 @@ Knows bytes and names; whether they are a picture, and whose, was decided before
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from batchgen.world import Files, Staged
+from batchgen import threads
+from batchgen.world import Files, Staged, Threads
 
 
 @dataclass
@@ -21,6 +21,7 @@ class LocalSink:
     files: Files
     tmp: str
     at_once: int = 1
+    start: Threads = threads.start
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
@@ -66,7 +67,7 @@ class LocalSink:
         if self.at_once < 2:
             self._rename(waiting, moves)
         else:
-            _beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves))
+            self._beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves))
         for parent in sorted(self._renamed_in):
             self.files.sync_dir(parent)
             self._renamed_in.remove(parent)
@@ -77,27 +78,20 @@ class LocalSink:
             self._renamed_in.add(_parent(name))
             del moves[name]
 
+    def _beside_each_other(self, count: int, act: Callable[[], None]) -> None:
+        """Let that many threads do the same; the first error is raised when all have ended."""
+        errors: list[BaseException] = []
 
-def _beside_each_other(threads: int, act: Callable[[], None]) -> None:
-    """Let that many threads do the same; the first error is raised when all have ended.
+        def run() -> None:
+            try:
+                act()
+            except BaseException as error:
+                errors.append(error)
 
-    Threads of a pool would be waited for when the program ends, however long a server takes.
-    """
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            act()
-        except BaseException as error:
-            errors.append(error)
-
-    running = [threading.Thread(target=run, name="batchgen-sink", daemon=True) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
-    if errors:
-        raise errors[0]
+        for thread in [self.start("batchgen-sink", run) for _ in range(count)]:
+            thread.join()
+        if errors:
+            raise errors[0]
 
 
 def _parent(name: str) -> str:

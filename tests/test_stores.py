@@ -587,6 +587,18 @@ async def test_a_store_that_cannot_be_used_costs_nothing(
     assert night.shop.ledger.requests == 0
 
 
+async def test_a_store_that_may_not_be_listed_costs_nothing(
+    night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that may put, read and delete, but not list, is found out before anything is sent, in a new prefix too."""
+    night.place.jobs("a")
+    with Proxy(nanio, lambda method, path: Fault(403, "AccessDenied") if "list-type" in path else None) as proxy:
+        lead(monkeypatch, proxy.url)
+        with pytest.raises(StoreFailed, match="does not let this key"):
+            await night.run()
+    assert night.shop.ledger.requests == 0
+
+
 async def test_a_store_that_is_overloaded_is_waited_for(
     night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

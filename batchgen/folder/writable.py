@@ -94,6 +94,7 @@ class Folder(Records):
         self._read(self._entries, self.own.log, self._add_entry)
         self._read_beside()
         self._read(self._attempts, self.own.attempts, self._add_note)
+        self._keep_what_was_read()
         shard = self.own.shard
         for (job, _), line in list(self.lives.prepared.items()):
             if shard is None or holds(shard, job):
@@ -101,6 +102,18 @@ class Folder(Records):
         # What an earlier run left may still be adopted by another shard.
         for books in (self.own, *(self.earlier if shard is None else ())):
             self._sweep(books.tmp)
+
+    def _keep_what_was_read(self) -> None:
+        """What this process goes by must not be lost by a power cut later: who wrote it may have died before a sync."""
+        self._entries.sync()
+        self._attempts.sync()
+        for path in (path for books in self.earlier for path in (books.log, books.attempts)):
+            if self.files.size_of(path) is not None:
+                handle = self.files.open(path)
+                try:
+                    self.files.sync(handle)
+                finally:
+                    self.files.close(handle)
 
     def _sweep(self, tmp: str) -> None:
         for name in names(self.files, tmp):

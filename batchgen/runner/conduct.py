@@ -108,7 +108,7 @@ def _claim(this: Run, store: Store) -> None:
     )
     store.claim(mark)
     own = this.folder.own
-    this.store, this.copies = store, Copies(store, this.clock, own.log, own.summary)
+    this.store, this.copies = store, Copies(store, this.clock, own.log, own.summary, start=this.outside.start)
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ async def work(this: Run, plan: Plan) -> Pool:
             committer = Committer(
                 decode=decode_answer,
                 check=images.decode if this.settings.check_pixels else images.check,
-                sink=LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1),
+                sink=LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1, outside.start),
                 folder=this.folder,
                 clock=this.clock,
                 pause=outside.pause,
@@ -225,5 +225,6 @@ def _signals(this: Run, pool: Pool, changed: asyncio.Event) -> Iterator[None]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
-            # What follows is short and must not be cut off by the second signal that make and systemd send.
-            signal.signal(number, signal.SIG_IGN)
+            with contextlib.suppress(ValueError):  # the loop took the handler, yet this is not the main thread
+                # What follows is short and must not be cut off by the second signal that make and systemd send.
+                signal.signal(number, signal.SIG_IGN)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from batchgen import threads
 from batchgen.address import AZURE, GOOGLE, S3, Address
 from batchgen.model import UsageError
 from batchgen.stores.trouble import NO_BUCKET, trouble
@@ -124,8 +125,7 @@ def _interruptible(call: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="batchgen-store", daemon=True)
-    thread.start()
+    thread = threads.start("batchgen-store", run)
     while thread.is_alive():
         thread.join(_POLL_S)
     if errors:

@@ -20,10 +20,14 @@ class Store:
     """The pictures' place. `files` is the whole output folder, pictures and all."""
 
     def __init__(
-        self, address: Address, local: Files, alone: Callable[[], AbstractContextManager[None]] = nullcontext
+        self,
+        address: Address,
+        local: Files,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+        connect: Callable[[Address], Objects] = Objects,
     ) -> None:
         self.address, self._alone = address, alone
-        self.files = StoreFiles(local, str(address), lambda: Objects(address))
+        self.files = StoreFiles(local, str(address), lambda: connect(address))
 
     def check(self, *, redo_missing: bool = False) -> None:
         """Raises UsageError where the folder's pictures are elsewhere, or the store's log is.
@@ -59,8 +63,9 @@ class Store:
         return any(local.size_of(books.log) for books in books_among(local.names(".")))
 
     def claim(self, mark: Mark) -> None:
-        """Probe the store, and leave a mark in the local folder and in it, `mark` where there is none yet."""
+        """Probe the store, list it, and leave a mark in the local folder and in it, `mark` where there is none yet."""
         probe(self.files.objects, mark.id)
+        self.files.look()
         with self._alone():
             known = read_mark(self.files.local)
             if known is None:
