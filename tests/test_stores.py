@@ -54,6 +54,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The URL of the store that knows conditions."""
+    with SERVERS["moto"]() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def google_store() -> Iterator[str]:
     """The URL of the store that speaks as Google's does."""
     with google() as url:
@@ -247,6 +254,28 @@ def test_moving_is_copying_and_deleting(files: StoreFiles) -> None:
     files.remove("superseded/a~x~y.png")
     files.remove("superseded/a~x~y.png")
     assert files.names("superseded") == []
+
+
+def test_the_first_of_two_keeps_a_name_where_the_store_can_tell(moto: str, google_store: str, prefix: str) -> None:
+    """Amazon's If-None-Match and Google's generation 0: who comes second changes nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", google_store)
+        google = Objects(address.at(prefix.replace("s3://", "gs://"), os.environ))
+    for there in (objects_at(moto, prefix), google):
+        there.create("mark", b"first", {"Content-Type": "application/json"})
+        there.create("mark", b"second", {})
+        assert there.get("mark") == b"first"
+        assert there.attributes("mark")["content-type"] == "application/json"
+
+
+def test_a_store_without_conditions_is_written_to_all_the_same(nanio: str, prefix: str) -> None:
+    """nanio takes no notice of the condition; other stores say 501, and then it is left out."""
+    with Proxy(nanio) as proxy:
+        proxy.rule = lambda method, path: Fault(501, "NotImplemented") if proxy.count("PUT") < 4 else None
+        objects_at(proxy.url, prefix).create("mark", b"first", {})
+        assert proxy.count("PUT") == 4
+        objects_at(proxy.url, prefix).create("mark", b"second", {})
+        assert objects_at(nanio, prefix).get("mark") == b"second"
 
 
 def test_a_digest_that_the_store_did_not_keep_is_read(files: StoreFiles) -> None:
@@ -558,6 +587,27 @@ async def test_a_folder_and_a_prefix_belong_together(
             Voice(quiet=True),
         )
     assert night.shop.ledger.requests == 1
+
+
+async def test_of_two_that_begin_at_once_one_is_refused(
+    night: Night, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is a moment later than another machine in an empty prefix leaves, unpaid, and its folder is free again."""
+    lead(monkeypatch, moto)
+    night.place.jobs("a")
+    theirs = Mark("theirs", night.prefix, "host", "/other", "n.yaml")
+    create = Objects.create
+
+    def late(self: Objects, name: str, data: bytes, attributes: Any) -> None:
+        create(self, name, theirs.encode(), {})
+        create(self, name, data, attributes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "create", late)
+        with pytest.raises(UsageError, match=r"holds the pictures of n\.yaml"):
+            await night.run()
+    assert night.shop.ledger.requests == 0
+    assert (await night.run(output=night.prefix + "-mine")).exit_code == 0
 
 
 async def test_shards_share_a_store(night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch) -> None:

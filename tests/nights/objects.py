@@ -118,6 +118,9 @@ class NightObjects:
         whole = (data if isinstance(data, bytes) else b"".join(data), dict(attributes or {}))
         self._do("put", name, lambda: self._bucket.held.update({name: whole}))
 
+    def create(self, name: str, data: bytes, attributes: Mapping[str, str]) -> None:
+        self._do("put", name, lambda: self._bucket.held.setdefault(name, (data, dict(attributes))))
+
     def get(self, name: str) -> bytes:
         return self._do("get", name, lambda: self._held(name)[0])
 
