@@ -143,6 +143,7 @@ class Settings:
     embed: bool = True
     shared_account: bool = False
     store: Address | None = None
+    whole: Limits | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -194,6 +195,7 @@ def resolve(
     """
     style = STYLES[style_of(flags, env, header)]
     problems: list[str] = []
+    whole = _limits(flags, env, header, problems)
     place = endpoint.find_place(style, api_of(style, header), flags.api_url, env, problems)
     key_problems: list[str] = []
     key = _key(find_key(place), key_problems)
@@ -205,7 +207,7 @@ def resolve(
         api=style,
         place=place,
         key=endpoint.key_for(place, style, key),
-        limits=_part(_limits(flags, env, header, problems), flags, problems),
+        limits=_part(whole, flags, problems),
         overrides=_overrides(flags, problems),
         defaults=header.defaults,
         prices_usd=dict(header.prices_usd) | _prices(flags, problems),
@@ -218,6 +220,7 @@ def resolve(
         shared_account=flags.shared_account,
         embed=_embed(flags, env, header, problems),
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
+        whole=whole,
     )
     if problems:
         raise UsageError("\n".join(problems))
@@ -248,23 +251,28 @@ def _shard(text: str | None) -> Shard | None:
 
 
 def _part(limits: Limits, flags: Flags, problems: list[str]) -> Limits:
-    """The limits of this shard, so that all shards together keep what was said; pace and day stay whole where the
-    shards share an account.
-    """
+    """The limits of this shard, so that all shards together keep what was said."""
     shard = flags.selection.shard
     if shard is None:
         return limits
+    found = part_of(limits, shard, shared_account=flags.shared_account)
+    for name in ("max_requests", "requests_per_minute", "requests_per_day"):
+        if getattr(found, name) == 0:
+            fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
+            problems.append(f"{name} {math.floor(getattr(limits, name))} leaves nothing for shard {shard}; {fix}")
+    return found
+
+
+def part_of(limits: Limits, shard: Shard, *, shared_account: bool) -> Limits:
+    """What a shard may use of `limits`; pace and day stay whole where the shards share an account."""
     counted = {"max_requests": limits.max_requests}
-    if not flags.shared_account:
+    if not shared_account:
         pace = limits.requests_per_minute
         counted |= {
             "requests_per_minute": None if pace is None else math.floor(pace),
             "requests_per_day": limits.requests_per_day,
         }
     parts = {name: shards.part(shard, whole) for name, whole in counted.items() if whole is not None}
-    for name in (name for name, part in parts.items() if not part):
-        fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
-        problems.append(f"{name} {counted[name]} leaves nothing for shard {shard}; {fix}")
     cost_usd = limits.max_cost_usd
     return replace(limits, **parts, max_cost_usd=None if cost_usd is None else cost_usd / shard.n)
 

@@ -26,6 +26,7 @@ from batchgen.model import Counts
 from batchgen.pacing import Adaptive, Budget, Day
 from batchgen.pool import Pool
 from batchgen.pool.consequences import Consequences
+from batchgen.runner.context import Run
 from batchgen.runner.copies import Copies
 from batchgen.sink import LocalSink
 from batchgen.stores import StoreFiles
@@ -192,6 +193,10 @@ def _what_was_read_is_not_kept(patch: Patch) -> None:
     patch.setattr(Folder, "_keep_what_was_read", lambda self: None)
 
 
+def _overdrawn_parts_forgotten(patch: Patch) -> None:
+    patch.setattr(Run, "overdrawn", lambda self, used, part: 0.0)
+
+
 def _draft_removed_before_the_upload(patch: Patch) -> None:
     def upload(self: StoreFiles, old: str, new: str) -> None:
         data = self.local.read(old)
@@ -246,6 +251,7 @@ PLANTED: dict[Callable[[Patch], None], int] = {
     _shards_take_the_whole_limit: 38,
     _what_other_shards_did_is_not_read: 3,
     _what_was_read_is_not_kept: 738,
+    _overdrawn_parts_forgotten: 6903,
     _draft_removed_before_the_upload: 219,
     _objects_deleted_instead_of_moved: 54,
     _objects_overwritten: 4,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchgen.folder import Folder, State
+from batchgen.folder import Folder, Spending, State
 from batchgen.progress import say
 from batchgen.runner.session import Session
-from batchgen.settings import Settings
+from batchgen.settings import Limits, Settings, part_of
 from batchgen.summary import Summary, Tally
 from batchgen.world import Clock
 
@@ -67,4 +68,21 @@ class Run:
         """How many requests the folder knows to have been sent this UTC day."""
         today = self.clock.utc().date().isoformat()
         open_today = sum(ended.attempt.at.startswith(today) for ended in self.folder.lives.ended())
-        return self.folder.spent.by_day[today] + open_today
+        overdrawn = (
+            0
+            if self.settings.shared_account
+            else self.overdrawn(lambda spent: spent.by_day[today], lambda limits: limits.requests_per_day)
+        )
+        return self.folder.spent.by_day[today] + open_today + math.ceil(overdrawn)
+
+    def overdrawn(self, used: Callable[[Spending], float], part: Callable[[Limits], float | None]) -> float:
+        """What shards beside this one have used beyond their parts, which is no longer there for this one.
+
+        A run of everything, or of another number of shards, may use what some have left; what it used counts as used by
+        all alike, so that those who had used up their parts have then more than these.
+        """
+        settings, found = self.settings, 0.0
+        for shard, spent in self.folder.spent_beside:
+            limit = part(part_of(settings.whole or settings.limits, shard, shared_account=settings.shared_account))
+            found += max(0.0, used(spent) - limit) if limit is not None else 0.0
+        return found

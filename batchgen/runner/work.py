@@ -17,6 +17,7 @@ from itertools import islice
 from batchgen import images, joblog
 from batchgen.events import Event, Finished, Paced
 from batchgen.failures import Allowance
+from batchgen.folder import Spending
 from batchgen.model import ExitCode, Secret, StorageError
 from batchgen.pacing import Adaptive, Breaker, Budget, Gates
 from batchgen.plan import Plan
@@ -154,14 +155,16 @@ def _policy(this: Run, key: Secret) -> Policy:
 
 def _gates(this: Run) -> Gates:
     limits, spent, lives = this.settings.limits, this.folder.spent, this.folder.lives
+    over_usd = this.overdrawn(Spending.at_risk_usd, lambda limits: limits.max_cost_usd)
+    over = this.overdrawn(lambda spent: spent.requests, lambda limits: limits.max_requests)
     return Gates(
         breaker=Breaker(max(5, limits.concurrency)),
         adaptive=Adaptive(limits.concurrency),
         budget=Budget(
             limits.max_cost_usd,
             limits.max_requests,
-            spent.spent_usd + spent.exposure_usd + lives.exposure_usd(),
-            spent.requests + len(lives.ended()),
+            spent.at_risk_usd() + lives.exposure_usd() + over_usd,
+            spent.requests + len(lives.ended()) + math.ceil(over),
         ),
     )
 
