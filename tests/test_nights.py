@@ -26,6 +26,7 @@ from batchgen.model import Counts
 from batchgen.pacing import Adaptive, Budget, Day
 from batchgen.pool import Pool
 from batchgen.pool.consequences import Consequences
+from batchgen.runner import conduct
 from batchgen.runner.context import Run
 from batchgen.runner.copies import Copies
 from batchgen.sink import LocalSink
@@ -197,6 +198,15 @@ def _overdrawn_parts_forgotten(patch: Patch) -> None:
     patch.setattr(Run, "overdrawn", lambda self, used, part: 0.0)
 
 
+def _time_counted_from_the_plan(patch: Patch) -> None:
+    begin = conduct._begin
+
+    def late(session: Any, folder: Any, voice: Any, outside: Any, began_s: float) -> Any:
+        return begin(session, folder, voice, outside, outside.clock.monotonic())
+
+    patch.setattr(conduct, "_begin", late)
+
+
 def _draft_removed_before_the_upload(patch: Patch) -> None:
     def upload(self: StoreFiles, old: str, new: str) -> None:
         data = self.local.read(old)
@@ -252,6 +262,7 @@ PLANTED: dict[Callable[[Patch], None], int] = {
     _what_other_shards_did_is_not_read: 3,
     _what_was_read_is_not_kept: 738,
     _overdrawn_parts_forgotten: 6903,
+    _time_counted_from_the_plan: 6729,
     _draft_removed_before_the_upload: 219,
     _objects_deleted_instead_of_moved: 54,
     _objects_overwritten: 4,

@@ -104,9 +104,7 @@ class Folder(Records):
             self._sweep(books.tmp)
 
     def _keep_what_was_read(self) -> None:
-        """What this process goes by must not be lost by a power cut later: who wrote it may have died before a sync."""
-        self._entries.sync()
-        self._attempts.sync()
+        """What others wrote who may have died before a sync: this process goes by it, and never syncs it otherwise."""
         for path in (path for books in self.earlier for path in (books.log, books.attempts)):
             if self.files.size_of(path) is not None:
                 handle = self.files.open(path)
