@@ -44,12 +44,8 @@ def limits_of(said: Mapping[str, Any], env: Mapping[str, str], flags: Mapping[st
     return Limits(**clean)
 
 
-def part_of(limits: Limits, shard: Shard | None, problems: list[str], *, shared_account: bool) -> Limits:
-    """The limits of this shard, so that all shards together keep what was said; pace and day stay whole where the
-    shards share an account.
-    """
-    if shard is None:
-        return limits
+def part_of(limits: Limits, shard: Shard, *, shared_account: bool) -> Limits:
+    """What a shard may use of `limits`; pace and day stay whole where the shards share an account."""
     counted = {"max_requests": limits.max_requests}
     if not shared_account:
         pace = limits.requests_per_minute
@@ -58,9 +54,6 @@ def part_of(limits: Limits, shard: Shard | None, problems: list[str], *, shared_
             "requests_per_day": limits.requests_per_day,
         }
     parts = {name: shards.part(shard, whole) for name, whole in counted.items() if whole is not None}
-    for name in (name for name, part in parts.items() if not part):
-        fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
-        problems.append(f"{name} {counted[name]} leaves nothing for shard {shard}; {fix}")
     cost_usd = limits.max_cost_usd
     return replace(limits, **parts, max_cost_usd=None if cost_usd is None else cost_usd / shard.n)
 

@@ -109,8 +109,8 @@ class Flags:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One of the servers that a run may ask, with a key for it: what the manifest says of it (`api`), and its own part
-    of the limits. It has a `name` only beside others.
+    """One of the servers that a run may ask, with a key for it: what the manifest says of it (`api`), its own limits,
+    and the `whole` of them where these are a shard's part. It has a `name` only beside others.
 
     `withheld`: the key's variable is set, but its value may not go there.
     """
@@ -119,6 +119,7 @@ class Endpoint:
     place: Place
     key: Secret | None
     limits: Limits
+    whole: Limits
     key_variable: str
     withheld: bool = False
     name: str = ""
@@ -148,6 +149,7 @@ class Settings:
     store: Address | None = None
     engine: str = "local"
     ray_address: str | None = None
+    whole: Limits | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -202,8 +204,8 @@ def resolve(
     problems: list[str] = []
     style = STYLES[style_of(flags, env, header)]
     endpoints = _endpoints(flags, env, header, find_key, problems)
-    run = limits_of(header.limits, env, flags.limits, problems)
-    run = part_of(run, flags.selection.shard, problems, shared_account=flags.shared_account)
+    whole = limits_of(header.limits, env, flags.limits, problems)
+    run = _part(whole, flags, problems)
     _check_variables(env, problems)
     settings = Settings(
         manifest=flags.manifest,
@@ -226,6 +228,7 @@ def resolve(
         ray_address=flags.ray_address,
         embed=_embed(flags, env, header, problems),
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
+        whole=whole,
     )
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))
@@ -248,20 +251,33 @@ def _endpoints(
         key_problems: list[str] = []
         key = _key(find_key(api, place), key_problems)
         problems += [*filter(None, [endpoint.exposed(place, style, key)]), *key_problems]
-        limits = limits_of({**header.limits, **api.limits}, env, flags.limits, problems)
-        limits = part_of(limits, flags.selection.shard, problems, shared_account=flags.shared_account)
+        whole = limits_of({**header.limits, **api.limits}, env, flags.limits, problems)
         found.append(
             Endpoint(
                 api=api,
                 place=place,
                 key=endpoint.key_for(place, style, key),
-                limits=limits,
+                limits=_part(whole, flags, problems),
+                whole=whole,
                 key_variable=(key_variable := endpoint.key_variable(style, api)),
                 withheld=place.by_manifest and bool(env.get(key_variable)),
                 name=name if len(apis) > 1 else "",
             )
         )
     return tuple(found)
+
+
+def _part(whole: Limits, flags: Flags, problems: list[str]) -> Limits:
+    """The limits of this shard, so that all shards together keep what was said."""
+    shard = flags.selection.shard
+    if shard is None:
+        return whole
+    found = part_of(whole, shard, shared_account=flags.shared_account)
+    for name in ("max_requests", "requests_per_minute", "requests_per_day"):
+        if getattr(found, name) == 0:
+            fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
+            problems.append(f"{name} {math.floor(getattr(whole, name))} leaves nothing for shard {shard}; {fix}")
+    return found
 
 
 def _check_variables(env: Mapping[str, str], problems: list[str]) -> None:

@@ -197,6 +197,29 @@ async def test_shards_keep_a_budget_together(place: Place) -> None:
         assert 9 <= server.ledger.requests <= 12
 
 
+@pytest.mark.parametrize(
+    ("limits", "prices", "most"),
+    [
+        ({"max_requests": 8}, {}, 8),
+        ({"max_cost_usd": 8.0}, {"black-forest-labs/FLUX.1-schnell": 1.0}, 8),
+        ({"requests_per_day": 8}, {}, 8),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+async def test_what_one_shard_left_is_not_spent_twice(
+    place: Place, limits: dict[str, Any], prices: dict[str, float], most: int
+) -> None:
+    """What a whole run took of the part that a shard had left is not there for that shard any more."""
+    manifest = place.jobs(*(f"job-{n}" for n in range(40)), prices_usd=prices)
+    async with Sandbox(Script(latency_s=(0, 0))) as server:
+        await go(manifest, server, shard="1/2", **limits)
+        assert server.ledger.requests == most / 2
+        await go(manifest, server, **limits)
+        assert server.ledger.requests == most
+        await go(manifest, server, shard="2/2", **limits)
+        assert server.ledger.requests == most
+
+
 async def test_another_number_of_shards_goes_on_where_the_last_stopped(place: Place) -> None:
     """What other shards have done stays done, whatever their number was."""
     manifest = place.jobs(*(f"job-{n}" for n in range(12)))

@@ -20,6 +20,10 @@ class Spending:
     exposure_usd: float = 0.0
     by_day: Counter[str] = field(default_factory=Counter)
 
+    def at_risk_usd(self) -> float:
+        """What was paid, and what may have been without a picture."""
+        return self.spent_usd + self.exposure_usd
+
     def less(self, other: Spending) -> Spending:
         return Spending(
             self.requests - other.requests,

@@ -95,7 +95,7 @@ async def in_process(this: Run, pull: Pull, observe: Callable[[Event], None]) ->
 
 
 def sink_of(this: Run) -> LocalSink:
-    return LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1)
+    return LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1, start=this.outside.start)
 
 
 def stager_of(

@@ -141,5 +141,6 @@ def _signals(this: Run, pool: Sends, changed: asyncio.Event) -> Iterator[None]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
-            # What follows is short and must not be cut off by the second signal that make and systemd send.
-            signal.signal(number, signal.SIG_IGN)
+            with contextlib.suppress(ValueError):  # the loop took the handler, yet this is not the main thread
+                # What follows is short and must not be cut off by the second signal that make and systemd send.
+                signal.signal(number, signal.SIG_IGN)
