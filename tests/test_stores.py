@@ -295,7 +295,7 @@ def test_one_listing_answers_for_all(server: str, prefix: str, tmp_path: Path) -
         assert set(sizes.values()) == {5}
         assert [files.size_of(f"images/{n}.png") for n in range(1000)] == [None] * 1000
         assert (files.size_of("images/pets"), files.size_of("images")) == (-1, -1)
-        assert len(proxy.seen) == proxy.count("GET") == 2
+        assert len(proxy.seen) == proxy.count("GET") == 3
         assert sorted(files.names("images")) == ["a.png", "pets"]
 
 
