@@ -7,7 +7,7 @@ only from variables whose names say that they hold a key for a server, and what 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -113,6 +113,22 @@ def disclosures(place: Place, api: Api, *, has_key: bool, variable: str) -> list
     if not names or is_loopback(place.host):
         return []
     return [f"the value of {' and '.join(names)} goes to {printable(place.host, 100)}, as the manifest says"]
+
+
+def names(style: Style, endpoints: Sequence[tuple[Api, Place]]) -> list[str]:
+    """What endpoints are called: as the manifest says, else by their hosts, with the key's variable where these are not
+    enough, and with their number where nothing else tells them apart.
+
+    >>> from batchgen.protocol.styles import OPENAI
+    >>> names(OPENAI, [(Api(key_env=key), Place("http://gpu:8000/v1")) for key in ("A_KEY", "B_KEY", "B_KEY")])
+    ['gpu:8000 (A_KEY)', 'gpu:8000 (B_KEY)', 'gpu:8000 (B_KEY) 3']
+    """
+    hosts = [api.name or printable(urlsplit(place.url).netloc, 60) for api, place in endpoints]
+    found: list[str] = []
+    for number, ((api, _), host) in enumerate(zip(endpoints, hosts, strict=True), 1):
+        name = host if hosts.count(host) == 1 else f"{host} ({key_variable(style, api)})"
+        found.append(f"{name} {number}" if name in found else name)
+    return found
 
 
 def _checked(url: str, problems: list[str]) -> str:

@@ -39,7 +39,7 @@ class Paced(msgspec.Struct, frozen=True):
 
     `concurrency` is how many requests may be in flight from now on, `pause_s` for how long none may leave; None where
     the change is not about them. An `outage` is a pause that lasts until the next change of `concurrency`. Where a run
-    has several endpoints, `endpoint` is the one that this is about; a `closed` one is not asked any more.
+    has several endpoints, `endpoint` is the one that this is about. A `notice` is for the summary too.
     """
 
     message: str
@@ -48,7 +48,7 @@ class Paced(msgspec.Struct, frozen=True):
     pause_s: float | None = None
     outage: bool = False
     endpoint: str | None = None
-    closed: bool = False
+    notice: bool = False
 
 
 Event = Tried | Finished | Left | Paced

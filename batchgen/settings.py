@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,29 +16,14 @@ from typing import Any
 from batchgen import address, endpoint, manifest, shards
 from batchgen.address import Address
 from batchgen.endpoint import Place
+from batchgen.limits import PREFIX, Limits, limits_of, part_of, together, variable
 from batchgen.manifest import LIMITS, SWITCHES
 from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol.styles import STYLES, Style
 from batchgen.text import printable
 
-_PREFIX = "BATCHGEN_"
 DEFAULT_PATIENCE_S = 1800.0
 MAX_NIGHT = timedelta(hours=16)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a run may use; None is no limit. `timeout_s` is the longest wait for one answer."""
-
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    requests_per_day: int | None = None
-    max_cost_usd: float | None = None
-    max_requests: int | None = None
-    attempts: int = 4
-    uncertain_retries: int = 1
-    timeout_s: float = 180.0
-
 
 CHOICES = {"on_quota": ("stop", "wait"), "check": ("structure", "full"), "engine": ("local", "ray")}
 """What flags that are one of a few words may say; the first is the default."""
@@ -123,15 +108,32 @@ class Flags:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """One of the servers that a run may ask, with a key for it: what the manifest says of it (`api`), its own limits,
+    and the `whole` of them where these are a shard's part. It has a `name` only beside others.
+
+    `withheld`: the key's variable is set, but its value may not go there.
+    """
+
+    api: Api
+    place: Place
+    key: Secret | None
+    limits: Limits
+    whole: Limits
+    key_variable: str
+    withheld: bool = False
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Settings:
-    """Everything that a run was told."""
+    """Everything that a run was told; of `limits`, what belongs to endpoints is the sum of theirs."""
 
     manifest: Path
     output: Path
     output_given: bool
     api: Style
-    place: Place
-    key: Secret | None
+    endpoints: tuple[Endpoint, ...]
     limits: Limits
     overrides: Mapping[str, Any]
     defaults: Mapping[str, Any]
@@ -147,6 +149,7 @@ class Settings:
     store: Address | None = None
     engine: str = "local"
     ray_address: str | None = None
+    whole: Limits | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -159,7 +162,8 @@ class Settings:
 
     @property
     def url(self) -> str:
-        return self.place.url
+        """Where the only endpoint, or the first, is."""
+        return self.endpoints[0].place.url
 
     @property
     def in_process(self) -> bool:
@@ -169,18 +173,19 @@ class Settings:
 
 def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
     """The API style that holds."""
-    api = header.api or Api()
-    style = flags.api or env.get("BATCHGEN_API") or api.style
+    style = flags.api or env.get("BATCHGEN_API") or (header.apis or (Api(),))[0].style
     if style not in STYLES:
         *others, last = STYLES
         raise UsageError(f"api {printable(style, 40)!r} is not known; use {', '.join(others)} or {last}")
     return style
 
 
-def api_of(style: Style, header: Header) -> Api:
-    """What the manifest says of its server; that belongs to the manifest's own style."""
-    api = header.api or Api()
-    return api if api.style == style.name else Api(style.name)
+def apis_of(flags: Flags, env: Mapping[str, str], header: Header) -> tuple[Api, ...]:
+    """The endpoints that hold: the manifest's, which belong to its own style; one where a flag or variable names it."""
+    style = STYLES[style_of(flags, env, header)]
+    apis = header.apis if header.apis and header.apis[0].style == style.name else (Api(style.name),)
+    said = flags.api or env.get("BATCHGEN_API") or flags.api_url is not None or env.get(style.url_env)
+    return (Api(style.name),) if said and len(apis) > 1 else apis
 
 
 def resolve(
@@ -189,27 +194,26 @@ def resolve(
     header: Header,
     *,
     output: Path,
-    find_key: Callable[[Place], str | None],
+    find_key: Callable[[Api, Place], str | None],
     now: datetime,
 ) -> Settings:
-    """All that a run needs to know at the moment `now` (UTC); `find_key` knows the key for a place.
+    """All that a run needs to know at the moment `now` (UTC); `find_key` knows the key for an endpoint's place.
 
-    Raises UsageError with every mistake in what was said.
+    Raises UsageError with every mistake.
     """
-    style = STYLES[style_of(flags, env, header)]
     problems: list[str] = []
-    place = endpoint.find_place(style, api_of(style, header), flags.api_url, env, problems)
-    key_problems: list[str] = []
-    key = _key(find_key(place), key_problems)
-    problems += [*filter(None, [endpoint.exposed(place, style, key)]), *key_problems]
+    style = STYLES[style_of(flags, env, header)]
+    endpoints = _endpoints(flags, env, header, find_key, problems)
+    whole = limits_of(header.limits, env, flags.limits, problems)
+    run = _part(whole, flags, problems)
+    _check_variables(env, problems)
     settings = Settings(
         manifest=flags.manifest,
         output=output,
         output_given=flags.output is not None,
         api=style,
-        place=place,
-        key=endpoint.key_for(place, style, key),
-        limits=_part(_limits(flags, env, header, problems), flags, problems),
+        endpoints=endpoints,
+        limits=together(run, [each.limits for each in endpoints]),
         overrides=_overrides(flags, problems),
         defaults=header.defaults,
         prices_usd=dict(header.prices_usd) | _prices(flags, problems),
@@ -224,26 +228,65 @@ def resolve(
         ray_address=flags.ray_address,
         embed=_embed(flags, env, header, problems),
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
+        whole=whole,
     )
     if problems:
-        raise UsageError("\n".join(problems))
+        raise UsageError("\n".join(dict.fromkeys(problems)))
     return settings
 
 
-def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
-    by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
-    by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
-    for variable in env:
-        if variable.startswith(_PREFIX) and variable not in known:
-            near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
-            fix = f"did you mean {_variable(near)}?" if near else f"known: {', '.join(known)}"
-            problems.append(f"{variable} is not a known variable; {fix}")
-    clean, complaints = manifest.check_each({**header.limits, **by_env, **by_flag}, LIMITS)
-    for limit, what, fix in complaints:
-        source = f" in {_variable(limit)}" if limit in by_env and limit not in by_flag else ""
-        problems.append(f"{what}{source}" + (f"; {fix}" if fix else ""))
-    return Limits(**clean)
+def _endpoints(
+    flags: Flags,
+    env: Mapping[str, str],
+    header: Header,
+    find_key: Callable[[Api, Place], str | None],
+    problems: list[str],
+) -> tuple[Endpoint, ...]:
+    apis = apis_of(flags, env, header)
+    style = STYLES[apis[0].style]
+    places = [endpoint.find_place(style, api, flags.api_url, env, problems) for api in apis]
+    names = endpoint.names(style, list(zip(apis, places, strict=True)))
+    found = []
+    for api, place, name in zip(apis, places, names, strict=True):
+        key_problems: list[str] = []
+        key = _key(find_key(api, place), key_problems)
+        problems += [*filter(None, [endpoint.exposed(place, style, key)]), *key_problems]
+        whole = limits_of({**header.limits, **api.limits}, env, flags.limits, problems)
+        found.append(
+            Endpoint(
+                api=api,
+                place=place,
+                key=endpoint.key_for(place, style, key),
+                limits=_part(whole, flags, problems),
+                whole=whole,
+                key_variable=(key_variable := endpoint.key_variable(style, api)),
+                withheld=place.by_manifest and bool(env.get(key_variable)),
+                name=name if len(apis) > 1 else "",
+            )
+        )
+    return tuple(found)
+
+
+def _part(whole: Limits, flags: Flags, problems: list[str]) -> Limits:
+    """The limits of this shard, so that all shards together keep what was said."""
+    shard = flags.selection.shard
+    if shard is None:
+        return whole
+    found = part_of(whole, shard, shared_account=flags.shared_account)
+    for name in ("max_requests", "requests_per_minute", "requests_per_day"):
+        if getattr(found, name) == 0:
+            fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
+            problems.append(f"{name} {math.floor(getattr(whole, name))} leaves nothing for shard {shard}; {fix}")
+    return found
+
+
+def _check_variables(env: Mapping[str, str], problems: list[str]) -> None:
+    known = {variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
+    for name in env:
+        if name.startswith(PREFIX) and name not in known:
+            near = manifest.nearest_limit(name.removeprefix(PREFIX), known.values())
+            fix = f"did you mean {variable(near)}?" if near else f"known: {', '.join(known)}"
+            problems.append(f"{name} is not a known variable; {fix}")
 
 
 def _shard(text: str | None) -> Shard | None:
@@ -253,38 +296,11 @@ def _shard(text: str | None) -> Shard | None:
         raise UsageError(f"--shard {printable(text or '', 40)!r}: {error}") from None
 
 
-def _part(limits: Limits, flags: Flags, problems: list[str]) -> Limits:
-    """The limits of this shard, so that all shards together keep what was said; pace and day stay whole where the
-    shards share an account.
-    """
-    shard = flags.selection.shard
-    if shard is None:
-        return limits
-    counted = {"max_requests": limits.max_requests}
-    if not flags.shared_account:
-        pace = limits.requests_per_minute
-        counted |= {
-            "requests_per_minute": None if pace is None else math.floor(pace),
-            "requests_per_day": limits.requests_per_day,
-        }
-    parts = {name: shards.part(shard, whole) for name, whole in counted.items() if whole is not None}
-    for name in (name for name, part in parts.items() if not part):
-        fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
-        problems.append(f"{name} {counted[name]} leaves nothing for shard {shard}; {fix}")
-    cost_usd = limits.max_cost_usd
-    return replace(limits, **parts, max_cost_usd=None if cost_usd is None else cost_usd / shard.n)
-
-
 def _embed(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> bool:
-    variable = _variable("embed")
-    by_env, complaints = manifest.check_each({"embed": env.get(variable, "").strip() or None}, SWITCHES)
-    problems += [f"{what} in {variable}" for _, what, _ in complaints]
+    by_env, complaints = manifest.check_each({"embed": env.get(variable("embed"), "").strip() or None}, SWITCHES)
+    problems += [f"{what} in {variable('embed')}" for _, what, _ in complaints]
     said = (flags.embed, by_env.get("embed"), header.embed)
     return next((value for value in said if value is not None), True)
-
-
-def _variable(name: str) -> str:
-    return f"{_PREFIX}{name.upper()}"
 
 
 def _overrides(flags: Flags, problems: list[str]) -> dict[str, Any]:

@@ -557,6 +557,7 @@ class Site:
             policy=self._policy(),
             open_kit=self._open_kit,
             concurrency=limits.concurrency,
+            endpoints=[""],
             timeout_s=limits.timeout_s,
             metered=limits.max_cost_usd is not None or limits.max_requests is not None,
         )

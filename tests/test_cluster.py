@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from folders import write_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from peers import Disk, Ran, Site, intents_of
@@ -41,9 +43,12 @@ from batchgen.cluster.limiter import Limiter
 from batchgen.cluster.messages import Batch, Keep, Lost, Made, News, Spent
 from batchgen.events import Finished
 from batchgen.joblog import Ended, Intent, Withdrawn
+from batchgen.layout import Books
 from batchgen.model import BudgetSpent, Entry, ExitCode, Failure, Outcome, StorageError, UsageError
 from batchgen.pacing import Budget, Gates, Pace
 from batchgen.protocol import Drawn, nebula
+from batchgen.runner import spread
+from batchgen.writer import Patience
 
 C = 2
 
@@ -320,7 +325,7 @@ def test_where_no_worker_can_be_kept_the_run_ends(tmp_path: Path) -> None:
     site = Site(tmp_path, opening=dies)
     ran = site.run()
     assert (ran.exit_code, ran.counts.pending, ran.arrivals) == (ExitCode.INTERNAL, 20, [])
-    assert "no worker can be kept at work: m" in ran.reason and "its machine is gone" in ran.reason
+    assert "no worker can be kept at work: its machine is gone" in ran.reason
 
 
 def test_without_a_machine_the_run_ends_when_patience_does(tmp_path: Path) -> None:
@@ -355,7 +360,7 @@ def test_a_machine_that_cannot_work_ends_the_run_before_anything_is_sent(tmp_pat
             raise UsageError("/out is not on m2")
 
     ran = Site(tmp_path, opening=elsewhere).run()
-    assert (ran.exit_code, ran.reason) == (ExitCode.USAGE, "m2-2: /out is not on m2")
+    assert (ran.exit_code, ran.reason) == (ExitCode.USAGE, "/out is not on m2")
     assert not ran.arrivals and not ran.notes
 
 
@@ -374,7 +379,7 @@ def test_a_machine_that_joins_and_cannot_work_ends_nothing(tmp_path: Path) -> No
 
     ran = site.run(join)
     assert_all_done(ran)
-    assert sum("/out is not on late" in pace for pace in ran.paces) == 3
+    assert [pace for pace in ran.paces if "late" in pace] == ["late-3 has stopped (/out is not on late)"]
 
 
 def test_a_machine_that_takes_very_long_to_start_is_not_waited_for(tmp_path: Path) -> None:
@@ -387,6 +392,28 @@ def test_a_machine_that_takes_very_long_to_start_is_not_waited_for(tmp_path: Pat
     ran = site.run()
     assert ran.counts.done == 6
     assert 60 <= ran.arrivals[0].at_s <= 70
+
+
+def test_a_worker_sees_the_output_folder_or_says_what_is_wrong(tmp_path: Path) -> None:
+    """A machine without the folder, or with another one in its place, is told in words; the run's own folder is
+    where pictures are staged."""
+    own, here, clock = Books(), tmp_path / "out", gates_at()[1]
+    settings: Any = SimpleNamespace(store=None)
+    place = spread._Workplace(settings, tmp_path, here, own, "run-1")
+    patience = Patience(clock, lambda seconds: None)
+
+    def look() -> str:
+        with spread._desk(place, "m1-", patience) as (sink, _):
+            return sink.stage(b"picture", "ab" * 32).path
+
+    with pytest.raises(UsageError, match=f"{here} is not on .* an output folder that all machines share"):
+        look()
+    write_folder(here, [], run="run-0")
+    with pytest.raises(UsageError, match=f"{here} is another folder on .* or an object store"):
+        look()
+    write_folder(here, [], run="run-1")
+    (here / own.tmp).mkdir()
+    assert look() == f"{own.tmp}/{'ab' * 16}-m1-0"
 
 
 # The driver dies

@@ -118,12 +118,13 @@ class SimClock:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request as the server sees it: the `n`-th for its job, the `number`-th of all, both from 1."""
+    """A request as a server sees it: the `n`-th for its job there, the `number`-th of all, both from 1."""
 
     job: str
     n: int
     number: int
     at_s: float
+    server: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,12 @@ def between(from_s: float, to_s: float, answer: Answer, otherwise: Answer = OK) 
 class SimServer:
     """A Transport whose other end is a script; `arrivals` is its ledger."""
 
-    def __init__(self, react: React, alive: Callable[[float], bool], arrivals: list[Arrival]) -> None:
-        self.react, self.alive, self.arrivals = react, alive, arrivals
+    def __init__(self, react: React, alive: Callable[[float], bool], arrivals: list[Arrival], name: str = "") -> None:
+        self.react, self.alive, self.arrivals, self.name = react, alive, arrivals, name
         self.answers: list[tuple[Arrival, Answer]] = []
         self.pings: list[float] = []
         self.in_flight = self.most_in_flight = 0
-        self._counts: Counter[str] = Counter(a.job for a in arrivals)
+        self._counts: Counter[str] = Counter(a.job for a in arrivals if a.server == name)
 
     async def prepare(self, job: Job) -> Post:
         return Post("/", "text/plain", job.id.encode())
@@ -182,7 +183,7 @@ class SimServer:
     async def send(self, post: Post, timeout_s: float) -> Reply:
         job, now_s = post.body.decode(), asyncio.get_running_loop().time()
         self._counts[job] += 1
-        arrival = Arrival(job, self._counts[job], len(self.arrivals) + 1, now_s)
+        arrival = Arrival(job, self._counts[job], len(self.arrivals) + 1, now_s, self.name)
         self.arrivals.append(arrival)
         answer = self.react(arrival)
         self.answers.append((arrival, answer))
@@ -439,11 +440,9 @@ class World:
             deadline=self.deadline,
             prices_usd={} if limits.price_usd is None else {MODEL: limits.price_usd},
         )
-        gates = Gates.of(limits.concurrency)
-        way = Way(server, self.account, gates, limits.timeout_s, limits.requests_per_minute)
         return Pool(
             policy,
-            [way],
+            self._ways(server, clock),
             pull=pull,
             budget=self._budget(fold, lives),
             deliver=deliver,
@@ -453,6 +452,11 @@ class World:
             randomness=random.Random(self.seed),
             observe=events.append,
         )
+
+    def _ways(self, server: SimServer, clock: SimClock) -> list[Way]:
+        limits, gates = self.limits, Gates.of(self.limits.concurrency)
+        assert self.account
+        return [Way(server, self.account, gates, limits.timeout_s, limits.requests_per_minute)]
 
     def _account(self, clock: SimClock, fold: Fold, lives: Lives) -> MemoryAccount:
         today = clock.utc().date().isoformat()

@@ -47,6 +47,10 @@ AGAIN_S = 1.0
 DRAIN_S = HOPE_S + 120.0
 
 
+# What stops one worker for these reasons would stop all the others; anything else may be its machine's trouble alone.
+_OF_ALL = {ExitCode.USAGE, ExitCode.ACCOUNT}
+
+
 @dataclass(frozen=True)
 class Desk:
     """What the driver needs of the folder: its attempts file, making it durable, the quarantine, what the log knows."""
@@ -70,8 +74,9 @@ def written(group: Iterable[Made], moves: dict[str, Staged]) -> list[Result]:
 class Shown:
     """An endpoint as the workers together see it, for who watches the run."""
 
+    name: str
     gates: Gates
-    name: str = ""
+    closed: Stop | None = None
 
 
 class Driver:
@@ -98,8 +103,7 @@ class Driver:
         self._pull, self._deliver, self._desk = pull, deliver, desk
         self._clock, self._observe = clock, observe
         self._limiter, self._start_limiter = limiter, start_limiter
-        self.gates = Gates.of(errand.concurrency)
-        self.lanes = [Shown(self.gates)]
+        self.lanes = [Shown(name, Gates.of(errand.concurrency)) for name in errand.endpoints]
         self.stops: list[Stop] = []
         self.unfinished: set[Who] = set()
         self.in_doubt: set[Who] = set()
@@ -216,7 +220,8 @@ class Driver:
             if notice not in self._noticed:
                 self._noticed.add(notice)
                 self._observe(Paced(notice))
-        keep_to(news, 0, self.gates, self._clock)
+        for number, lane in enumerate(self.lanes):
+            keep_to(news, number, lane.gates, self._clock)
 
     # Workers
 
@@ -241,6 +246,9 @@ class Driver:
             self._staff.crews.remove(crew)
             crew.peer.kill()
             self._wake.set()
+        if crew.ready:
+            most = self._gone[crew.peer.name] = crew.most_spent()
+            self._follow(self._forget(most))
         if not crew.over:
             self._lose(crew, why)
 
@@ -249,8 +257,6 @@ class Driver:
         words = self._staff.lost(crew, why)
         if not crew.ready:
             return
-        most = self._gone[crew.peer.name] = crew.most_spent()
-        self._follow(self._forget(most))
         again = f"; {counted(len(crew.open), 'job')} may be paid for twice" if crew.open else ""
         self._observe(Paced(f"a worker is lost ({words}){again}"))
         for who, one in crew.open.items():
@@ -399,24 +405,33 @@ class Driver:
         crew.over = True
         if not crew.ready and self._staff.complete:
             # A machine that came later and cannot work is no reason to end the work of the others.
-            self._staff.lost(crew, "; ".join(stop.reason for stop in over.stops))
+            for stop in over.stops:
+                self._staff.retire(crew.node, crew.peer.name, stop)
             return
         for stop in over.stops:
-            self.stop(stop.exit_code, stop.reason)
+            if stop.exit_code in _OF_ALL:
+                self.stop(stop.exit_code, stop.reason)
+            else:
+                self._staff.retire(crew.node, crew.peer.name, stop)
         self.in_doubt |= over.in_doubt
-        for who in list(crew.open):
+        for who, handed in list(crew.open.items()):
             if who in over.in_doubt:
                 del crew.open[who]
             else:
                 self._close(crew, who)
+                self._again.append(msgspec.structs.replace(handed.pending, life=self._life(handed.pending, who)))
 
     def _paced(self, crew: Crew, event: Paced) -> Paced:
         """The same, for all workers together."""
-        crew.limit = event.concurrency or crew.limit
-        limit = sum(crew.limit for crew in self._staff.crews)
-        adaptive = self.gates.adaptive
-        adaptive.limit, adaptive.reason = float(limit), event.message
-        return msgspec.structs.replace(event, message=f"{crew.peer.name}: {event.message}", concurrency=limit)
+        name = event.endpoint or ""
+        if event.concurrency is not None:
+            crew.limits[name] = event.concurrency
+        limit = sum(crew.limits.get(name, 1) for crew in self._staff.crews)
+        for lane in self.lanes:
+            if lane.name == name:
+                lane.gates.adaptive.limit, lane.gates.adaptive.reason = float(limit), event.message
+        concurrency = None if event.concurrency is None else limit
+        return msgspec.structs.replace(event, message=f"{crew.peer.name}: {event.message}", concurrency=concurrency)
 
     # The end
 

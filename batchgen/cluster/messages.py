@@ -137,13 +137,14 @@ class Errand:
     """What a worker is sent to do: the pool's policy, and `open_kit`, which is called on the worker's machine with its
     name.
 
-    `concurrency` is what one worker may have in flight over all its ways. `metered`: there are limits of money or
-    requests, so that each request must be admitted.
+    `concurrency` is what one worker may have in flight over all its ways, `endpoints` are their names. `metered`:
+    there are limits of money or requests, so that each request must be admitted.
     """
 
     policy: Policy
     open_kit: Callable[[str, Hooks], AbstractAsyncContextManager[Kit]]
     concurrency: int
+    endpoints: Sequence[str]
     timeout_s: float
     metered: bool
 

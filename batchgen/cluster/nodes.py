@@ -26,6 +26,8 @@ from batchgen.world import Account
 
 # Read when Ray is imported: without it, it tells its makers of every start.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# What it would warn of comes as an error to whoever asked.
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
 
 import ray
 from ray import cloudpickle
@@ -33,12 +35,14 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 CALLS = 10_000
+KNOCK_S = 10.0
 OpenAccounts = Callable[[Callable[[str], None]], Sequence[Account]]
 
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """In a cluster for a while: that at `address`, else at RAY_ADDRESS, else one of this machine alone, made for it.
+    """In a cluster for a while: that at `address`, else at RAY_ADDRESS, else on this machine, where one is made if
+    none runs.
 
     Ray prints on standard output, where only what was asked for belongs; meanwhile nothing comes there.
     """
@@ -54,17 +58,25 @@ def _connect(address: str | None) -> None:
     """Names of actors are this run's own, for Ray gives it a namespace that nobody else has."""
     on_term = signal.getsignal(signal.SIGTERM)
     try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
         ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
             include_dashboard=None if address or os.environ.get("RAY_ADDRESS") else False,
         )
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         raise UsageError(f"the Ray cluster cannot be reached: {printable(str(error), 300)}") from error
     finally:
         with contextlib.suppress(ValueError):  # not the main thread: there Ray leaves the signal alone
             signal.signal(signal.SIGTERM, on_term)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT, which Ray would find out in a minute and a half."""
+    host, colon, port = address.rpartition(":")
+    if colon and host and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 async def _answer(call: Callable[[], Any]) -> Any:
@@ -170,7 +182,7 @@ class _WorkerActor:
     async def reports(self) -> AsyncIterator[Batch]:
         if self._version != __version__:
             here = f"{socket.gethostname()} has batchgen {__version__}, the run was started with {self._version}"
-            refusal = Stop(ExitCode.USAGE, f"{self._name}: {here}; install the same version on all machines")
+            refusal = Stop(ExitCode.USAGE, f"{here}; install the same version on all machines")
             yield Batch([Over((refusal,), frozenset())])
             return
         async for batch in self._worker.reports():
@@ -192,6 +204,10 @@ class _WorkerActor:
         self._worker.abort()
 
 
+def _pickled(errand: Errand) -> bytes:
+    return cloudpickle.dumps(errand)  # type: ignore[no-untyped-call, no-any-return]
+
+
 class RayPeer:
     """A worker on a node."""
 
@@ -200,7 +216,7 @@ class RayPeer:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_cpus": 0, "max_restarts": 0, "max_concurrency": CALLS, "scheduling_strategy": there}
         actor = ray.remote(_WorkerActor).options(**options)
-        self._actor: Any = actor.remote(__version__, name, cloudpickle.dumps(errand), LimiterCalls(limiter))
+        self._actor: Any = actor.remote(__version__, name, _pickled(errand), LimiterCalls(limiter))
 
     async def reports(self) -> AsyncIterator[Batch]:
         stream = self._actor.reports.options(num_returns="streaming").remote()

@@ -10,7 +10,7 @@ from batchgen.cluster.messages import Errand, Lost, Nodes, Peer, Spent
 from batchgen.events import Event, Paced
 from batchgen.joblog import Intent
 from batchgen.model import ExitCode
-from batchgen.pool import Pending, cost_usd
+from batchgen.pool import Pending, Stop, cost_usd
 from batchgen.text import duration, printable
 from batchgen.world import Clock
 
@@ -41,7 +41,7 @@ class Crew:
     over: bool = False
     in_flight: int = 0
     waiting: int = 0
-    limit: int = 1
+    limits: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     usd: float = 0.0
 
@@ -79,7 +79,8 @@ class Staff:
         self.crews: list[Crew] = []
         self._names = count(1)
         self._strikes: dict[str, int] = {}
-        self._last_words = ""
+        self._alive: frozenset[str] = frozenset()
+        self._retired: dict[str, Stop] = {}
         self._complete = False
         self._began_s = self._alone_since_s = clock.monotonic()
 
@@ -90,13 +91,12 @@ class Staff:
         except Lost as error:
             self._stop(ExitCode.INTERNAL, f"the cluster is gone: {printable(str(error))}")
             return
+        self._alive = frozenset(alive)
         staffed = {crew.node for crew in self.crews}
-        usable = {node: label for node, label in alive.items() if self._strikes.get(node, 0) < STARTS}
-        for node, label in usable.items():
-            if node not in staffed:
+        for node, label in alive.items():
+            if node not in staffed and node not in self._retired:
                 self._start(node, label)
-        if alive and not usable and not self.crews:
-            self._stop(ExitCode.INTERNAL, f"no worker can be kept at work: {self._last_words}")
+        self._check_retired()
         self._check_patience()
 
     def _start(self, node: str, label: str) -> None:
@@ -104,7 +104,7 @@ class Staff:
         try:
             crew = Crew(self._nodes.start(node, name, self._errand), node)
         except Lost as error:
-            self._strike(node, f"{name}: {error}")
+            self._strike(node, name, str(error))
             return
         self.crews.append(crew)
         self._listen(crew)
@@ -114,8 +114,7 @@ class Staff:
         if any(crew.ready for crew in self.crews):
             self._alone_since_s = now_s
         elif now_s - self._alone_since_s > patience_s:
-            why = f" ({self._last_words})" if self._last_words else ""
-            self._stop(ExitCode.WORK_LEFT, f"no machine has been at work for {duration(patience_s)}{why}")
+            self._stop(ExitCode.WORK_LEFT, f"no machine has been at work for {duration(patience_s)}")
 
     @property
     def complete(self) -> bool:
@@ -128,15 +127,31 @@ class Staff:
 
     def lost(self, crew: Crew, why: str) -> str:
         """A worker is gone; what to tell of it."""
-        return self._strike(crew.node, f"{crew.peer.name}: {why}", told=crew.ready)
+        return self._strike(crew.node, crew.peer.name, why, told=crew.ready)
 
     def made(self, crew: Crew) -> None:
         """A worker has made something: whatever happened on its machine before is forgiven."""
         self._strikes.pop(crew.node, None)
 
-    def _strike(self, node: str, why: str, *, told: bool = False) -> str:
-        self._last_words = printable(self._errand.policy.key.hide(why), 300)
-        self._strikes[node] = self._strikes.get(node, 0) + 1
+    def _strike(self, node: str, name: str, why: str, *, told: bool = False) -> str:
+        words = printable(self._errand.policy.key.hide(f"{name}: {why}"), 300)
+        self._strikes[node] = strikes = self._strikes.get(node, 0) + 1
         if not told:
-            self._observe(Paced(f"a worker could not be started ({self._last_words})"))
-        return self._last_words
+            self._observe(Paced(f"a worker could not be started ({words})"))
+        if strikes == STARTS:
+            self.retire(node, name, Stop(ExitCode.INTERNAL, f"no worker can be kept at work: {why}"))
+        return words
+
+    def retire(self, node: str, name: str, stop: Stop) -> None:
+        """The machine gets no other worker in this run; the run goes on where there are others."""
+        reason = printable(self._errand.policy.key.hide(stop.reason))
+        whose = f"{name}: " if stop.exit_code is not ExitCode.WORK_LEFT else ""
+        self._retired[node] = Stop(stop.exit_code, f"{whose}{reason}")
+        self._observe(Paced(f"{name} has stopped ({reason})"))
+        self._check_retired()
+
+    def _check_retired(self) -> None:
+        """End the run where no machine is left, for the reasons of all of them."""
+        if self._alive and self._alive <= self._retired.keys():
+            for stop in self._retired.values():
+                self._stop(stop.exit_code, stop.reason)

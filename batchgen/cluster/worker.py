@@ -122,7 +122,9 @@ class Worker:
                     yield batch
         except Exception as error:  # whatever it is: the driver must hear of it, and of what was under way
             code = getattr(error, "exit_code", ExitCode.INTERNAL)
-            yield Batch([*outbox.take(), Over((Stop(code, printable(f"{self._name}: {error}")),), frozenset())])
+            yield Batch(
+                [*outbox.take(), Over((Stop(code, printable(str(error) or type(error).__name__)),), frozenset())]
+            )
 
     async def _work(self, kit: Kit, outbox: Outbox) -> AsyncIterator[Batch]:
         writer: Writer[Work] = Writer(Handover(kit, outbox.put_from_thread), asyncio.get_running_loop())

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from batchgen.runner.session import Session
 
 LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
-    ("-c", "--concurrency", "concurrency", "requests in flight at most (default 8)"),
+    (
+        "-c",
+        "--concurrency",
+        "concurrency",
+        "requests in flight at most (default 8); of each endpoint",
+    ),
     ("", "--rpm", "requests_per_minute", "requests a minute at most"),
     ("", "--rpd", "requests_per_day", "requests a UTC day at most, over all runs with this key"),
     ("", "--attempts", "attempts", "tries for a job in this run (default 4)"),
@@ -113,14 +118,16 @@ def api_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api",
         metavar="STYLE",
-        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in)",
+        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in); replaces a"
+        " manifest's list of endpoints by one",
     )
-    parser.add_argument("--api-url", metavar="URL", help="another address of the API")
+    parser.add_argument("--api-url", metavar="URL", help="another address of the API, the only one that is asked")
     parser.add_argument(
         "--api-key-file",
         type=Path,
         metavar="FILE",
-        help="where the key is, instead of the environment (NEBULA_API_KEY, OPENAI_API_KEY)",
+        help="where the key is, instead of the environment (NEBULA_API_KEY, OPENAI_API_KEY); of several endpoints,"
+        " that of the only one whose variable is not set",
     )
 
 

@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--ray-address",
         metavar="ADDRESS",
-        help="the cluster (default: RAY_ADDRESS, else this machine alone); --concurrency then counts for each machine",
+        help="the cluster (default: RAY_ADDRESS, else this machine's); --concurrency then counts for each machine",
     )
     voice = parser.add_argument_group("what is said")
     voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")

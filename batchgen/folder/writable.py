@@ -94,6 +94,7 @@ class Folder(Records):
         self._read(self._entries, self.own.log, self._add_entry)
         self._read_beside()
         self._read(self._attempts, self.own.attempts, self._add_note)
+        self._keep_what_was_read()
         shard = self.own.shard
         for (job, _), line in list(self.lives.prepared.items()):
             if shard is None or holds(shard, job):
@@ -103,6 +104,16 @@ class Folder(Records):
             self._sweep(books.tmp)
         if shard is None:
             self._sweep(STAGED)
+
+    def _keep_what_was_read(self) -> None:
+        """What others wrote who may have died before a sync: this process goes by it, and never syncs it otherwise."""
+        for path in (path for books in self.earlier for path in (books.log, books.attempts)):
+            if self.files.size_of(path) is not None:
+                handle = self.files.open(path)
+                try:
+                    self.files.sync(handle)
+                finally:
+                    self.files.close(handle)
 
     def _sweep(self, tmp: str) -> None:
         for name in names(self.files, tmp):

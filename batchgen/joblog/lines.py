@@ -18,6 +18,7 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", tag_field="type", omit_d
     at: str
     run: str
     price_usd: float | None = None
+    endpoint: str | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="type", omit_defaults=True):
@@ -53,6 +54,7 @@ class SeenAttempt(msgspec.Struct, frozen=True, gc=False):
 
     n: Annotated[int, msgspec.Meta(ge=0)]
     at: str
+    endpoint: str | None = None
 
 
 class SeenPicture(msgspec.Struct, frozen=True, gc=False):

@@ -155,3 +155,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     axes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     file: str | msgspec.UnsetType = msgspec.UNSET
     usage: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def endpoint(self) -> str | None:
+        """Who answered last, where the run had several endpoints."""
+        return self.attempts[-1].endpoint if self.attempts else None

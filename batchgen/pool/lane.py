@@ -55,10 +55,9 @@ class Lane:
         return self.in_flight / self.gates.adaptive.limit
 
     def is_well(self, now_s: float) -> bool:
-        """Whether it takes requests, were it only for room and pace."""
+        """Whether it takes requests, were it only for room and pace, and the last that it answered was good."""
         gates = self.gates
-        resting = gates.day.closed_until or gates.breaker.opened_s is not None or gates.cooldown.until_s > now_s
-        return not (self.closed or resting)
+        return not (self.closed or gates.day.closed_until or gates.breaker.failures or gates.cooldown.until_s > now_s)
 
     def hold(self, now_s: float, utc: datetime) -> Hold | None:
         """Why nothing may be sent this way now. Sees to it that leave and probes are there when they are needed."""

@@ -67,13 +67,15 @@ class Lanes:
     # Where a job may go
 
     def suits(self, task: Task, lane: Lane, now_s: float) -> bool:
-        """Whether the job should go there: not to who refused it, nor for a while to who just failed it, where somebody
-        else is well."""
+        """Whether the job should go there: not to who refused it; where it has just failed elsewhere, only to who is
+        well, if somebody is and has room before long."""
         if not self.several:
             return True
         if not self.could_do(task, lane):
             return False
-        if task.failed_at is not lane or now_s >= task.due_s + AVOIDS_S:
+        if task.failed_at is None or now_s >= task.due_s + AVOIDS_S:
+            return True
+        if task.failed_at is not lane and lane.is_well(now_s):
             return True
         return not self.others_are_well(task, now_s)
 
@@ -85,6 +87,10 @@ class Lanes:
         """Whether there is another lane that has not refused the job."""
         return any(each is not task.failed_at and _takes(task, each) for each in self.open)
 
+    def spare(self, task: Task, tries: int, now_s: float) -> bool:
+        """Whether a job that has been tried so often may go to another lane without a pause."""
+        return self.several and tries < len(self.open) and self.others_are_well(task, now_s)
+
     def others_are_well(self, task: Task, now_s: float) -> bool:
         """Whether such a lane could be asked soon."""
         return any(each is not task.failed_at and _takes(task, each) and each.is_well(now_s) for each in self.open)
@@ -94,7 +100,7 @@ class Lanes:
         if model not in lane.lacks:
             lane.lacks.add(model)
             message = f"{lane.name} does not have the model {printable(model, 100)}: {fault.message}"
-            self._observe(Paced(message, endpoint=lane.name))
+            self._observe(Paced(message, endpoint=lane.name, notice=True))
 
     # When there is no other
 
@@ -108,7 +114,7 @@ class Lanes:
         lane.closed = Stop(exit_code, reason)
         self.open.remove(lane)
         if self.open:
-            self._observe(Paced(f"{lane.name} is not asked any more: {reason}", endpoint=lane.name, closed=True))
+            self._observe(Paced(f"{lane.name} is not asked any more: {reason}", endpoint=lane.name, notice=True))
             return
         for code in dict.fromkeys(each.closed.exit_code for each in self.all if each.closed):
             why = [f"{e.name}: {e.closed.reason}" for e in self.all if e.closed and e.closed.exit_code is code]
@@ -131,7 +137,7 @@ class Lanes:
         if until := min(filter(None, (lane.gates.day.closed_until for lane in spent)), default=None):
             reasons.append(f"the day's quota is spent; it opens again at {timestamp(until)}")
         if mute:
-            who = "the server has" if not self.several else f"{', '.join(lane.name for lane in mute)}: no server has"
+            who = ", ".join(lane.name for lane in mute) + " have" if self.several else "the server has"
             reasons.append(f"{who} not answered for {duration(self._policy.give_up_after_s)}")
         self._stop(ExitCode.WORK_LEFT, "; ".join(reasons))
 

@@ -10,8 +10,6 @@ import contextlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-from tenacity import RetryCallState, wait_exponential
-
 from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
 from batchgen.failures import RULES, Effect, Step
@@ -29,7 +27,7 @@ from batchgen.model import (
     Reply,
     StorageError,
 )
-from batchgen.pacing import QUOTA_HINT_S, Budget, RetryBudget, backoff_s
+from batchgen.pacing import Budget, RetryBudget
 from batchgen.pool.backlog import Backlog
 from batchgen.pool.consequences import Consequences, reason_of
 from batchgen.pool.feed import Feed
@@ -37,6 +35,7 @@ from batchgen.pool.lane import Lane
 from batchgen.pool.lanes import Lanes
 from batchgen.pool.sender import Intents, Sender
 from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task, Way
+from batchgen.pool.waits import wait_s
 from batchgen.text import printable
 from batchgen.world import Clock, Deliver, Randomness, Verdict
 
@@ -45,7 +44,6 @@ ABORT_S = 5.0
 STALL_S = 720.0
 # What one server refuses and another may do: it has not the model, or the key there may not use it.
 _OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN)
-_bound_s = wait_exponential(multiplier=1, max=60)
 
 
 class Pool:
@@ -384,22 +382,14 @@ class Pool:
         elif step is Step.LEAVE:
             self._leave(task, fault.failure, fault.message)
         else:
-            wait_s = self._backoff_s(task, lane, fault)
-            task.due_s, task.waited_s = now_s + wait_s, task.waited_s + wait_s
+            pause_s = self._wait_s(task, lane, fault, self._clock.monotonic())
+            task.due_s, task.waited_s = now_s + pause_s, task.waited_s + pause_s
             self._waiting.push(task)
 
-    def _backoff_s(self, task: Task, lane: Lane, fault: Fault) -> float:
-        rule, now_s = RULES[fault.failure], self._clock.monotonic()
-        if rule.effect in (Effect.STOP, Effect.CANARY):
-            return 0.0  # not to be sent there again
-        if rule.effect in (Effect.COOLDOWN, Effect.QUOTA):
-            # After the pause another job tries the way first, if there is one: this one may be the reason.
-            pause_s = 0.0 if self._lanes.others_are_well(task, now_s) else lane.gates.cooldown.until_s - now_s
-            return max(0.0, pause_s) + 0.5 + self._random.random()
-        state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
-        state.attempt_number = len(task.life) - task.in_run
-        least_s = max(rule.min_wait_s, min(fault.asked_s or 0.0, QUOTA_HINT_S))
-        return backoff_s(_bound_s(state), self._random.random(), least_s)
+    def _wait_s(self, task: Task, lane: Lane, fault: Fault, now_s: float) -> float:
+        elsewhere = self._lanes.spare(task, task.tries, now_s)
+        pause_s = max(0.0, lane.gates.cooldown.until_s - now_s)
+        return wait_s(fault, task.tries, pause_s=pause_s, elsewhere=elsewhere, jitter=self._random.random())
 
     async def _finish(self, task: Task, outcome: Outcome) -> None:
         result = await self._deliver.submit(Verdict(task.draft(self._policy), outcome))

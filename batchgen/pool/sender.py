@@ -66,7 +66,7 @@ class Sender:
         """
         job, policy = task.job, self._policy
         sent = self.now(task)
-        intent = Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd)
+        intent = Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd, sent.endpoint)
         await self._intents.add(joblog.encode(intent))
         reply = None
         try:

@@ -128,6 +128,11 @@ class Task:
         return len(self.life) > self.in_run
 
     @property
+    def tries(self) -> int:
+        """How often this run has sent the job."""
+        return len(self.life) - self.in_run
+
+    @property
     def next_n(self) -> int:
         return (self.life[-1].n if self.life else self.pending.last_n) + 1
 

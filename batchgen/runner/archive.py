@@ -203,10 +203,10 @@ def last_change_ns(root: Path) -> int:
 def _own_api(manifest: Path, form: str) -> str | None:
     """The API that jobs go to where only the manifest says so; None where it cannot be read."""
     try:
-        said = open_manifest(manifest, form or None).header().api
+        said = open_manifest(manifest, form or None).header().apis
     except BatchgenError:
         return None
-    return said.style if said else "nebula"
+    return said[0].style if said else "nebula"
 
 
 def root_of(path: Path) -> Path:

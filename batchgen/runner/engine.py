@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from batchgen import images
 from batchgen.events import Event
 from batchgen.model import ExitCode, Secret
+from batchgen.pacing import Gates
 from batchgen.pool import Pool, Stop
 from batchgen.protocol.answers import decode_answer
 from batchgen.runner.context import Run
@@ -23,6 +24,17 @@ from batchgen.world import Clock, Sink
 from batchgen.writer import Committer, Patience, Stager, Writer
 
 UPLOADS = 8
+
+
+class Shown(Protocol):
+    """An endpoint, as who watches the run sees it: see `Lane`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def gates(self) -> Gates: ...
+    @property
+    def closed(self) -> Stop | None: ...
 
 
 class Sends(Protocol):
@@ -39,7 +51,7 @@ class Sends(Protocol):
     @property
     def in_doubt(self) -> Set[tuple[str, str]]: ...
     @property
-    def lanes(self) -> Sequence[Any]: ...
+    def lanes(self) -> Sequence[Shown]: ...
 
     def stop(self, exit_code: ExitCode, reason: str) -> None: ...
     def abort(self) -> None: ...
@@ -83,7 +95,7 @@ async def in_process(this: Run, pull: Pull, observe: Callable[[Event], None]) ->
 
 
 def sink_of(this: Run) -> LocalSink:
-    return LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1)
+    return LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1, start=this.outside.start)
 
 
 def stager_of(

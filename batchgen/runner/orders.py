@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from batchgen.failures import Allowance
+from batchgen.folder import Spending
 from batchgen.model import Secret
 from batchgen.pacing import Budget
 from batchgen.plan import Plan
@@ -35,8 +36,14 @@ def policy_of(this: Run, key: Secret) -> Policy:
 
 def budget_of(this: Run) -> Budget:
     limits, spent, lives = this.settings.limits, this.folder.spent, this.folder.lives
-    spent_usd = spent.spent_usd + spent.exposure_usd + lives.exposure_usd()
-    return Budget(limits.max_cost_usd, limits.max_requests, spent_usd, spent.requests + len(lives.ended()))
+    over_usd = this.overdrawn(Spending.at_risk_usd, lambda limits: limits.max_cost_usd)
+    over = this.overdrawn(lambda spent: spent.requests, lambda limits: limits.max_requests)
+    return Budget(
+        limits.max_cost_usd,
+        limits.max_requests,
+        spent.at_risk_usd() + lives.exposure_usd() + over_usd,
+        spent.requests + len(lives.ended()) + math.ceil(over),
+    )
 
 
 def _deadline(this: Run) -> Deadline | None:

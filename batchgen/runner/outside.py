@@ -16,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgen import threads
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
 from batchgen.folder import alone, locked
 from batchgen.layout import PRIVATE
 from batchgen.model import Secret, Shard
-from batchgen.world import Clock, Files, Randomness
+from batchgen.world import Clock, Files, Randomness, Threads
 
 if TYPE_CHECKING:
     from batchgen.pool import Way
@@ -48,7 +49,7 @@ class Outside:
     `begun` answers whether a run has been in an output folder; `hold` locks the folder, or a shard's part of it, or
     raises FolderBusy, and gives its files; `store` opens what keeps the pictures where the folder does not. `link`
     opens the way to the server. `writer` starts what commits answers; `pause` is how that waits for a full disk.
-    `ask` asks the API for what costs nothing.
+    `ask` asks the API for what costs nothing, `start` begins what goes on beside.
     """
 
     clock: Clock
@@ -60,6 +61,7 @@ class Outside:
     pause: Callable[[float], None]
     ask: Callable[[Access], Awaitable[Offer]]
     store: Callable[[Session, Files], Store | None] = lambda session, local: None
+    start: Threads = threads.start
 
 
 def real() -> Outside:

@@ -15,7 +15,7 @@ from batchgen.model import StorageError
 from batchgen.plan import Plan
 from batchgen.pool import ABORT_S
 from batchgen.runner.context import Run
-from batchgen.runner.engine import Sends
+from batchgen.runner.engine import Sends, Shown
 from batchgen.runner.verdict import summarize
 from batchgen.summary import Summary
 from batchgen.text import printable
@@ -73,30 +73,49 @@ class Pulse:
     def _doing(self) -> str:
         if self._pool.stops:
             return f"ending ({self._pool.stops[0].reason})"
-        pause = self._pause()
-        return pause.why if pause else "working"
+        pauses = self._pauses()
+        if pause := self._pause(pauses):
+            return pause.why
+        return "working" + (f", without {', '.join(pauses)}" if pauses else "")
 
     def _live(self) -> Live:
-        this, adaptive, limits = self._this, self._pool.lanes[0].gates.adaptive, self._this.settings.limits
+        this, limits = self._this, self._this.settings.limits
+        asked = [lane.gates.adaptive for lane in self._pool.lanes if not lane.closed]
+        pauses = self._pauses()
+        pause = self._pause(pauses)
         return Live(
             began_at=self._began_at,
             to_do=self._plan.remaining,
             concurrency=limits.concurrency,
-            limit=int(adaptive.limit),
-            limit_reason=adaptive.reason,
+            limit=sum(int(adaptive.limit) for adaptive in asked),
+            limit_reason=next((a.reason for a in asked if a.limit < a.ceiling), asked[0].reason if asked else ""),
             ended=this.tally.ended,
             waiting=self._pool.waiting,
             requests_per_minute=limits.requests_per_minute,
-            pause=self._pause(),
+            pause=pause,
             ends_at=_timestamp(this.ends_at),
+            resting={} if pause else pauses,
         )
 
-    def _pause(self) -> Pause | None:
-        gates, now_s, utc = self._pool.lanes[0].gates, self._this.clock.monotonic(), self._this.clock.utc()
+    def _pause(self, pauses: dict[str, Pause]) -> Pause | None:
+        """What holds everything: of several endpoints that all rest, the pause that is over first."""
+        if len(pauses) < len(self._pool.lanes):
+            return None
+        return min(pauses.values(), key=lambda pause: pause.until or pause.gives_up_at or "~")
+
+    def _pauses(self) -> dict[str, Pause]:
+        """Of each endpoint that is not asked at present, why."""
+        found = ((lane, self._pause_of(lane)) for lane in self._pool.lanes)
+        return {lane.name: pause for lane, pause in found if pause}
+
+    def _pause_of(self, lane: Shown) -> Pause | None:
+        gates, now_s, utc = lane.gates, self._this.clock.monotonic(), self._this.clock.utc()
 
         def at(moment_s: float) -> str:
             return joblog.timestamp(utc + timedelta(seconds=moment_s - now_s))
 
+        if lane.closed:
+            return Pause(f"not asked any more ({lane.closed.reason})")
         if gates.day.closed_until and gates.day.closed_until > utc:
             return Pause("the day's quota is spent", until=joblog.timestamp(gates.day.closed_until))
         if (opened_s := gates.breaker.opened_s) is not None:

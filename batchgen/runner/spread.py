@@ -28,12 +28,12 @@ from batchgen.files import PosixFiles
 from batchgen.folder import read_state
 from batchgen.inputs import Inputs
 from batchgen.layout import PRIVATE, STAGED, Books
-from batchgen.model import Secret, UsageError
+from batchgen.model import UsageError
 from batchgen.pacing import Pace
 from batchgen.pool import Policy
 from batchgen.runner.context import Run
 from batchgen.runner.engine import UPLOADS, Engine, sink_of, stager_of
-from batchgen.runner.link import Accounts, accounts_of, ways
+from batchgen.runner.link import Counted, counted_on, keys_of, ways
 from batchgen.runner.orders import Pull, budget_of, policy_of
 from batchgen.settings import Settings
 from batchgen.sink import LocalSink, beside_each_other
@@ -62,13 +62,14 @@ async def on_ray(this: Run, pull: Pull, observe: Callable[[Event], None]) -> Asy
         committer = Committer(written, sink_of(this), folder, patience)
         writer: Writer[Made] = Writer(committer, asyncio.get_running_loop())
         name = f"limiter-{this.run}"
-        open_accounts = partial(_open_accounts, _outliving(accounts_of(this), Path(own)))
+        open_accounts = partial(_open_accounts, _outliving(counted_on(this), Path(own)))
         driver = Driver(
             Errand(
-                policy=_for_others(this, policy_of(this, settings.key or Secret(""))),
+                policy=_for_others(this, policy_of(this, keys_of(settings)[0])),
                 open_kit=partial(_open_kit, place),
                 concurrency=limits.concurrency,
-                timeout_s=limits.timeout_s,
+                endpoints=[each.name for each in settings.endpoints],
+                timeout_s=max(each.limits.timeout_s for each in settings.endpoints),
                 metered=limits.max_cost_usd is not None or limits.max_requests is not None,
             ),
             RayNodes(name),
@@ -94,13 +95,14 @@ def _for_others(this: Run, policy: Policy) -> Policy:
     return replace(policy, deadline=deadline and replace(deadline, utc=this.ends_at, end_s=math.inf))
 
 
-def _outliving(accounts: Accounts, folder: Path) -> Accounts:
-    """An account that a limiter that is lost does not take with it, also where other runs do not count on it."""
-    return accounts if accounts.path else replace(accounts, path=folder / "account.sqlite3", name="own")
+def _outliving(accounts: Sequence[Counted], folder: Path) -> Sequence[Counted]:
+    """Accounts that a limiter that is lost does not take with it, also where other runs do not count on them."""
+    store = folder / "account.sqlite3"
+    return [each if each.path else replace(each, path=store, name=str(n)) for n, each in enumerate(accounts)]
 
 
-def _open_accounts(accounts: Accounts, warn: Callable[[str], None]) -> Sequence[Account]:
-    return [accounts.open(SystemClock(), warn)]
+def _open_accounts(all_counted: Sequence[Counted], warn: Callable[[str], None]) -> Sequence[Account]:
+    return [counted.open(SystemClock(), warn) for counted in all_counted]
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,10 @@ class _Workplace:
 async def _open_kit(place: _Workplace, name: str, hooks: Hooks) -> AsyncIterator[Kit]:
     """On the worker's machine. Raises UsageError where it does not see the output folder."""
     settings, clock, mark = place.settings, SystemClock(), f"{name}-"
-    counted_elsewhere = MemoryAccount(Pace(), clock)
+    elsewhere = [MemoryAccount(Pace(), clock)] * len(settings.endpoints)
     patience = Patience(clock, time.sleep, on_full=hooks.warn, on_wait=hooks.warn)
     with _desk(place, mark, patience) as (sink, carry):
-        async with ways(settings, Inputs(place.inputs), counted_elsewhere) as link:
+        async with ways(settings, Inputs(place.inputs), elsewhere) as link:
             stager = stager_of(
                 settings, sink=sink, clock=clock, patience=patience, key=link.key, quarantine=hooks.useless
             )
@@ -132,11 +134,13 @@ async def _open_kit(place: _Workplace, name: str, hooks: Hooks) -> AsyncIterator
 def _desk(place: _Workplace, mark: str, patience: Patience) -> Iterator[tuple[LocalSink, Carry]]:
     """Where pictures are written, and how they get to where the driver finds them."""
     if address := place.settings.store:
-        from batchgen.stores import Objects
+        from batchgen.stores import Objects, probe
 
+        objects = Objects(address)
+        probe(objects, f"{place.run}-{mark}")
         with tempfile.TemporaryDirectory(prefix="batchgen-") as folder, _files(Path(folder)) as files:
             files.make_dir(PRIVATE)
-            yield LocalSink(files, PRIVATE, mark=mark), partial(_upload, files, Objects(address), patience)
+            yield LocalSink(files, PRIVATE, mark=mark), partial(_upload, files, objects, patience)
         return
     with _files(_shared(place)) as files:
         state = read_state(files, place.own)

@@ -51,4 +51,5 @@ def summarize(this: Run, plan: Plan, pool: Sends | None) -> Summary:
         failures=sorted(tally.groups.values(), key=lambda group: -group.count),
         left=tally.left,
         notices=this.notices,
+        endpoints=tally.by_endpoint(),
     )

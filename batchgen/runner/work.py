@@ -100,7 +100,8 @@ def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callabl
             this.new_jobs += not this.folder.fold.rows(event.entry.job)
         elif isinstance(event, Paced):
             now = joblog.timestamp(this.clock.utc())
-            change = (event.message, event.concurrency, event.pause_s, event.outage)
+            change = (event.message, event.concurrency, event.pause_s, event.outage, event.endpoint)
+            this.notices += [event.message] if event.notice else []
             this.folder.note_pace(joblog.PaceNote(now, this.run, *change))
             changed.set()
         this.tally(event)
@@ -140,5 +141,6 @@ def _signals(this: Run, pool: Sends, changed: asyncio.Event) -> Iterator[None]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
-            # What follows is short and must not be cut off by the second signal that make and systemd send.
-            signal.signal(number, signal.SIG_IGN)
+            with contextlib.suppress(ValueError):  # the loop took the handler, yet this is not the main thread
+                # What follows is short and must not be cut off by the second signal that make and systemd send.
+                signal.signal(number, signal.SIG_IGN)

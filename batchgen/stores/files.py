@@ -13,7 +13,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import chain
 from urllib.parse import quote
 
@@ -50,21 +49,28 @@ class StoreFiles:
 
     def __init__(self, local: Files, place: str, connect: Callable[[], Objects]) -> None:
         self.local, self.place, self._connect = local, place, connect
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._connected: Objects | None = None
+        self._listed: Index | None = None
 
-    @cached_property
+    @property
     def objects(self) -> Objects:
-        return self._connect()
-
-    @cached_property
-    def _listed(self) -> Index:
-        return Index(chain.from_iterable(self.objects.below(folder) for folder in _KEPT))
+        with self._lock:
+            if self._connected is None:
+                self._connected = self._connect()
+            return self._connected
 
     @property
     def _index(self) -> Index:
         """One listing of all pictures instead of a question for each."""
         with self._lock:
+            if self._listed is None:
+                self._listed = Index(chain.from_iterable(self.objects.below(folder) for folder in _KEPT))
             return self._listed
+
+    def look(self) -> None:
+        """List what is there, unless that was done: afterwards nobody has to wait for it."""
+        _ = self._index
 
     # What has another meaning in a store.
 
