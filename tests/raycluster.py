@@ -58,6 +58,7 @@ def main() -> None:
             answers.write("done\n")
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 class RayCluster:

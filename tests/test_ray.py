@@ -84,7 +84,7 @@ def ended(run: subprocess.Popen[str]) -> dict[str, Any]:
     """The run's summary, which is all that may come on standard output; what people read is no dump of Ray's."""
     out, said = run.communicate(timeout=90)
     assert out.count("\n") == 1, out
-    assert not [word for word in ("Traceback", "ray::", "pid=", " W ", " E ", "gcs") if word in said], said
+    assert not [word for word in ("Traceback", "ray::", "pid=", " I ", " W ", " E ", "gcs") if word in said], said
     found: dict[str, Any] = json.loads(out)
     assert found.get("exit_code") == run.returncode, said
     return found

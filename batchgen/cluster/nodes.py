@@ -26,8 +26,6 @@ from batchgen.world import Account
 
 # Read when Ray is imported: without it, it tells its makers of every start.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-# What it would warn of comes as an error to whoever asked.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
 
 import ray
 from ray import cloudpickle
