@@ -477,6 +477,21 @@ def test_pace_holds_over_all_machines_and_over_the_loss_of_the_limiter(tmp_path:
     assert times_s[-1] - times_s[0] < 135, "the pace was not used"
 
 
+def test_a_run_without_a_limiter_ends(tmp_path: Path) -> None:
+    """Where every new limiter is lost at once nothing may be sent, and the run does not wait for ever."""
+    site = Site(tmp_path, n=6)
+
+    async def lose(site: Site) -> None:
+        for _ in range(200):
+            await asyncio.sleep(0.5)
+            site.lose_limiter()
+
+    site.limits = limits(max_requests=100)
+    ran = site.run(lose)
+    assert ran.exit_code is ExitCode.INTERNAL and ran.reason == "no limiter can be kept: it is gone"
+    assert site.now_s < 200
+
+
 def test_the_day_is_counted_for_all_machines_together(tmp_path: Path) -> None:
     """Not one request more than the day allows leaves; the run ends when one machine finds it spent, and what others
     had leased and not used is given back."""

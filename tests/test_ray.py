@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from batchgen import joblog
 from batchgen.cluster.messages import Over
 from batchgen.joblog import Fold
 from batchgen.model import ExitCode, UsageError
+from batchgen.pacing import Budget
 from batchgen.runner.archive import open_archive
 from batchgen.sandbox import SANDBOX_KEY
 
@@ -110,6 +111,18 @@ async def test_another_version_refuses_to_work() -> None:
     [stop] = over.stops
     assert stop.exit_code is ExitCode.USAGE
     assert f"has batchgen {batchgen.__version__}, the run was started with 0.0.7; install the same" in stop.reason
+
+
+def test_a_limiter_tells_what_it_finds_at_its_start() -> None:
+    """An account that cannot be shared is told through the limiter's news, though it is found before it works."""
+    from batchgen.cluster.nodes import _LimiterActor
+
+    def open_accounts(warn: Callable[[str], None]) -> list[Any]:
+        warn("there is no HOME")
+        return []
+
+    limiter = _LimiterActor(open_accounts, Budget(), set(), [])
+    assert asyncio.run(limiter.news(0)).notices == ("there is no HOME",)
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once() -> None:

@@ -43,6 +43,7 @@ from batchgen.writer import HOPE_S, Writer
 
 LOOK_S = 5.0
 AGAIN_S = 1.0
+LIMITERS = 10
 # Longer than a worker, or the writer here, tries to save what was paid for.
 DRAIN_S = HOPE_S + 120.0
 
@@ -198,13 +199,13 @@ class Driver:
 
     async def _watch_limiter(self) -> None:
         """Show what it tells; another takes the place of one that is lost."""
-        seen, there = 0, False
+        seen, there, began_s, early = 0, False, 0.0, 0
         while True:
             try:
                 if not there:
                     ready = {crew.peer.name for crew in self._staff.crews if crew.ready}
                     self._start_limiter(ready, list(self._gone.values()))
-                    seen, there = 0, True
+                    seen, there, began_s = 0, True, self._clock.monotonic()
                 news = await self._limiter.news(seen)
                 seen = news.number
                 self._hear(news)
@@ -213,6 +214,9 @@ class Driver:
                     why = printable(str(error), 200)
                     self._observe(Paced(f"the limiter was lost ({why}); another takes its place"))
                 there = False
+                early = early + 1 if self._clock.monotonic() - began_s < LOOK_S else 0
+                if early == LIMITERS:
+                    self.stop(ExitCode.INTERNAL, f"no limiter can be kept: {printable(str(error), 200)}")
                 await asyncio.sleep(AGAIN_S)
 
     def _hear(self, news: News) -> None:

@@ -140,7 +140,8 @@ class LimiterCalls:
 
 class _LimiterActor(Limiter):
     def __init__(self, open_accounts: OpenAccounts, budget: Budget, awaited: set[str], gone: Sequence[Spent]) -> None:
-        super().__init__(open_accounts(self.warn), SystemClock(), budget, awaited, gone)
+        super().__init__([], SystemClock(), budget, awaited, gone)
+        self.accounts = open_accounts(self.warn)
 
 
 class LimiterStarter:
