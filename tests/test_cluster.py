@@ -897,7 +897,7 @@ def test_an_error_of_the_drivers_own_does_not_end_what_workers_have_to_report(tm
             raise RuntimeError("a mistake")
 
         await asyncio.sleep(5)
-        site.driver._noted = broken  # type: ignore[union-attr, method-assign]
+        site.driver._handouts.noted = broken  # type: ignore[union-attr, method-assign]
 
     ran = site.run(fail)
     assert ran.exit_code is ExitCode.INTERNAL and "RuntimeError: a mistake" in ran.reason

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from batchgen import joblog
+from batchgen.cluster.handouts import Handouts
+from batchgen.cluster.keeper import Keeper
 from batchgen.cluster.leave import keep_to
 from batchgen.cluster.messages import (
     Errand,
@@ -33,8 +34,7 @@ from batchgen.cluster.messages import (
 )
 from batchgen.cluster.staff import Crew, Handed, Staff, Who
 from batchgen.events import Event, Finished, Left, Paced, Tried
-from batchgen.joblog import Intent, Lives, Withdrawn
-from batchgen.model import Attempt, Entry, ExitCode, Failure, StorageError
+from batchgen.model import Entry, ExitCode, Failure, StorageError
 from batchgen.pacing import Gates
 from batchgen.pool import ABORT_S, Pending, Stop
 from batchgen.text import counted, printable
@@ -43,11 +43,8 @@ from batchgen.writer import HOPE_S, Writer
 
 LOOK_S = 5.0
 AGAIN_S = 1.0
-LIMITERS = 10
 # Longer than a worker, or the writer here, tries to save what was paid for.
 DRAIN_S = HOPE_S + 120.0
-
-
 # What stops one worker for these reasons would stop all the others; anything else may be its machine's trouble alone.
 _OF_ALL = {ExitCode.USAGE, ExitCode.ACCOUNT}
 
@@ -83,8 +80,7 @@ class Shown:
 class Driver:
     """Does the jobs that `pull` hands out, on the nodes of a cluster, until there are none or something says stop.
 
-    `start_limiter` makes a limiter in the place of one that is lost, which is told who has to tell first what they have
-    spent, and what those had spent who are gone. Has the face of a pool for who watches it.
+    Has the face of a pool for who watches it. `start_limiter`: see `Keeper`.
     """
 
     def __init__(
@@ -103,22 +99,23 @@ class Driver:
         self._errand, self._policy = errand, errand.policy
         self._pull, self._deliver, self._desk = pull, deliver, desk
         self._clock, self._observe = clock, observe
-        self._limiter, self._start_limiter = limiter, start_limiter
         self.lanes = [Shown(name, Gates.of(errand.concurrency)) for name in errand.endpoints]
         self.stops: list[Stop] = []
-        self.unfinished: set[Who] = set()
         self.in_doubt: set[Who] = set()
         self._slice = max(1, errand.concurrency)
-        self._lives = Lives(desk.last_n)
+        self._handouts = Handouts(errand.policy, clock, desk.note, desk.last_n)
         self._staff = Staff(nodes, errand, clock, listen=self._hear_of, stop=self.stop, observe=observe)
-        self._gone: dict[str, Spent] = {}
+        self._keeper = Keeper(limiter, start_limiter, clock, hear=self._hear, stop=self.stop, observe=observe)
         self._again: deque[Pending] = deque()
         self._exhausted = False
-        self._noticed: set[str] = set()
         self._saving: set[asyncio.Task[None]] = set()
         self._following: set[asyncio.Task[None]] = set()
         self._aborted_s = math.inf
         self._wake = asyncio.Event()
+
+    @property
+    def unfinished(self) -> set[Who]:
+        return self._handouts.unfinished
 
     @property
     def in_flight(self) -> int:
@@ -147,7 +144,7 @@ class Driver:
         be called again after it was cancelled."""
         looked_s = -math.inf
         if not self._following:
-            self._follow(self._watch_limiter())
+            self._follow(self._keeper.keep(self._staff.at_work))
         while not self._closing and not (self._exhausted and not self._open and not self._again):
             self._wake.clear()
             if self._clock.monotonic() - looked_s >= LOOK_S:
@@ -195,35 +192,7 @@ class Driver:
         else:
             self.stop(ExitCode.INTERNAL, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
 
-    # The limiter
-
-    async def _watch_limiter(self) -> None:
-        """Show what it tells; another takes the place of one that is lost."""
-        seen, there, began_s, early = 0, False, 0.0, 0
-        while True:
-            try:
-                if not there:
-                    ready = {crew.peer.name for crew in self._staff.crews if crew.ready}
-                    self._start_limiter(ready, list(self._gone.values()))
-                    seen, there, began_s = 0, True, self._clock.monotonic()
-                news = await self._limiter.news(seen)
-                seen = news.number
-                self._hear(news)
-            except Lost as error:
-                if there:
-                    why = printable(str(error), 200)
-                    self._observe(Paced(f"the limiter was lost ({why}); another takes its place"))
-                there = False
-                early = early + 1 if self._clock.monotonic() - began_s < LOOK_S else 0
-                if early == LIMITERS:
-                    self.stop(ExitCode.INTERNAL, f"no limiter can be kept: {printable(str(error), 200)}")
-                await asyncio.sleep(AGAIN_S)
-
     def _hear(self, news: News) -> None:
-        for notice in news.notices:
-            if notice not in self._noticed:
-                self._noticed.add(notice)
-                self._observe(Paced(notice))
         for number, lane in enumerate(self.lanes):
             keep_to(news, number, lane.gates, self._clock)
 
@@ -251,8 +220,7 @@ class Driver:
             crew.peer.kill()
             self._wake.set()
         if crew.ready:
-            most = self._gone[crew.peer.name] = crew.most_spent()
-            self._follow(self._forget(most))
+            self._follow(self._keeper.gone(crew.most_spent()))
         if not crew.over:
             self._lose(crew, why)
 
@@ -267,22 +235,12 @@ class Driver:
             self._doubt(who, one)
         crew.open = {}
 
-    def _doubt(self, who: Who, one: Handed) -> None:
-        pending, earlier = one.pending, len(one.pending.life)
-        life = self._life(pending, who)
-        if len(life) > earlier and life[-1].failure is Failure.IN_DOUBT:
+    def _doubt(self, who: Who, handed: Handed) -> None:
+        pending, earlier = self._handouts.again(who, handed.pending), len(handed.pending.life)
+        if len(pending.life) > earlier and pending.life[-1].failure is Failure.IN_DOUBT:
             price_usd = self._policy.prices_usd.get(pending.job.model)
-            self._observe(Tried(pending.job, life[-1], price_usd, again=len(life) > earlier + 1))
-        self._again.append(msgspec.structs.replace(pending, life=life))
-
-    def _life(self, pending: Pending, who: Who) -> tuple[Attempt, ...]:
-        """The attempts of earlier runs, then those of this one."""
-        attempts = {attempt.n: attempt for attempt in (*pending.life, *self._lives.of(*who))}
-        return tuple(attempts[n] for n in sorted(attempts))
-
-    async def _forget(self, most: Spent) -> None:
-        with contextlib.suppress(Lost):
-            self._gone[most.worker] = await self._limiter.forget(most)
+            self._observe(Tried(pending.job, pending.life[-1], price_usd, again=len(pending.life) > earlier + 1))
+        self._again.append(pending)
 
     # Handing out
 
@@ -299,7 +257,7 @@ class Driver:
                 self._again.extendleft(reversed(jobs))
                 continue
             try:
-                self._entrust(crew, jobs)
+                self._handouts.entrust(crew, jobs)
             except (StorageError, OSError) as error:
                 self._wrong(error)
                 return
@@ -322,28 +280,12 @@ class Driver:
         self._exhausted = not jobs
         return jobs
 
-    def _entrust(self, crew: Crew, jobs: Sequence[Pending]) -> None:
-        """Write that these jobs may be sent from now on, before anybody can."""
-        at, policy, intents = joblog.timestamp(self._clock.utc()), self._policy, []
-        for pending in jobs:
-            job, n = pending.job, (pending.life[-1].n if pending.life else pending.last_n) + 1
-            intents.append(Intent(job.id, job.fingerprint, n, at, policy.run, policy.prices_usd.get(job.model)))
-        self._note(b"".join(map(joblog.encode, intents)))
-        for pending, intent in zip(jobs, intents, strict=True):
-            crew.entrust(pending, intent.n, intent.price_usd)
-            self.unfinished.add((intent.job, intent.fingerprint))
-
-    def _note(self, lines: bytes) -> None:
-        self._desk.note(lines)
-        for line in lines.splitlines(keepends=True):
-            self._lives.add(line)
-
     # Taking in
 
     async def _take(self, crew: Crew, report: Report) -> None:
         match report:
             case Noted(lines=lines):
-                self._noted(crew, lines)
+                self._handouts.noted(crew, lines)
             case Made():
                 self._made(crew, report)
             case Useless(job=job, n=n, body=body):
@@ -356,16 +298,11 @@ class Driver:
             case Paced():
                 self._observe(self._paced(crew, report))
             case Left(job=job):
-                self._close(crew, (job.id, job.fingerprint))
+                if handed := crew.open.pop(who := (job.id, job.fingerprint), None):
+                    self._handouts.close(who, handed)
                 self._observe(report)
             case _:
                 self._observe(report)
-
-    def _noted(self, crew: Crew, lines: bytes) -> None:
-        for note in map(joblog.decode_note, lines.splitlines()):
-            if isinstance(note, Intent):
-                crew.sends(note)
-        self._note(lines)
 
     async def _keep(self, crew: Crew, number: int) -> None:
         failure = None
@@ -383,27 +320,17 @@ class Driver:
             task = asyncio.ensure_future(self._save(made, who))
             self._saving.add(task)
             task.add_done_callback(self._saved)
-            self._withdraw_unsent(who, handed)
+            self._handouts.close(who, handed)
 
     async def _save(self, made: Made, who: Who) -> None:
         result = await self._deliver.submit(made)
         if isinstance(result, Entry):
-            self._lives.forget(*who)
-            self.unfinished.discard(who)
+            self._handouts.finished(who)
             self._observe(Finished(result))
 
     def _saved(self, task: asyncio.Task[None]) -> None:
         self._saving.discard(task)
         self._ended(task)
-
-    def _close(self, crew: Crew, who: Who) -> None:
-        """The worker has nothing to do with this job any more."""
-        if handed := crew.open.pop(who, None):
-            self._withdraw_unsent(who, handed)
-
-    def _withdraw_unsent(self, who: Who, handed: Handed) -> None:
-        if not handed.sent:
-            self._note(joblog.encode(Withdrawn(*who, handed.n)))
 
     def _over(self, crew: Crew, over: Over) -> None:
         crew.over = True
@@ -418,12 +345,11 @@ class Driver:
             else:
                 self._staff.retire(crew.node, crew.peer.name, stop)
         self.in_doubt |= over.in_doubt
-        for who, handed in list(crew.open.items()):
-            if who in over.in_doubt:
-                del crew.open[who]
-            else:
-                self._close(crew, who)
-                self._again.append(msgspec.structs.replace(handed.pending, life=self._life(handed.pending, who)))
+        for who, handed in crew.open.items():
+            if who not in over.in_doubt:
+                self._handouts.close(who, handed)
+                self._again.append(self._handouts.again(who, handed.pending))
+        crew.open = {}
 
     def _paced(self, crew: Crew, event: Paced) -> Paced:
         """The same, for all workers together."""

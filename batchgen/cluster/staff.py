@@ -116,6 +116,10 @@ class Staff:
         elif now_s - self._alone_since_s > patience_s:
             self._stop(ExitCode.WORK_LEFT, f"no machine has been at work for {duration(patience_s)}")
 
+    def at_work(self) -> set[str]:
+        """The names of the workers that have opened what they work with."""
+        return {crew.peer.name for crew in self.crews if crew.ready}
+
     @property
     def complete(self) -> bool:
         """Whether all who are there have opened what they work with, or have had time enough: what keeps one of them
