@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
-from batchgen.failures import RULES, Effect, Step
+from batchgen.failures import RULES, Again, Effect, Step
 from batchgen.joblog import Ended
 from batchgen.model import (
     Attempt,
@@ -42,8 +42,9 @@ from batchgen.world import Clock, Deliver, Randomness, Verdict
 SLICE_S = 30.0
 ABORT_S = 5.0
 STALL_S = 720.0
-# What one server refuses and another may do: it has not the model, or the key there may not use it.
-_OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN)
+# What one server refuses and another may do, and what asking costs nothing: it has not the model, the key there may not
+# use it, it takes no such request.
+_OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN, Failure.BAD_REQUEST)
 
 
 class Pool:
@@ -169,12 +170,12 @@ class Pool:
         """Start what may start; the seconds until something else may."""
         while not self.stops:
             now_s, utc = self._clock.monotonic(), self._clock.utc()
-            if self._policy.deadline and self._policy.deadline.passed(now_s, utc, self._lanes.usual_s()):
-                self.stop(ExitCode.WORK_LEFT, self._policy.deadline.reason)
+            if reason := self._lanes.out_of_time(now_s, utc):
+                self.stop(ExitCode.WORK_LEFT, reason)
                 break
             self._feed.pull_ahead(len(self._waiting))
             free, wait_s = self._lanes.free(now_s, utc)
-            self._lanes.check_patience(now_s, self._has_work)
+            self._lanes.check_patience(now_s, self._has_work, self._make_room)
             if not free or self.stops:
                 return wait_s
             for lane in free:
@@ -191,12 +192,13 @@ class Pool:
     def _next(self, lane: Lane, now_s: float) -> Task | None:
         """The job to send there now: one whose backoff is over before new ones, if the retry budget allows."""
 
-        def suits(task: Task) -> bool:
-            return self._lanes.suits(task, lane, now_s)
-
         probe, ready = lane.probe_cleared, self._feed.ready
-        tried = self._waiting and (probe or self._retries.hold(now_s) is None)
-        if tried and (task := self._waiting.pop(now_s, suits, early=probe and not ready)):
+        may_repeat = probe or not self._waiting or self._retries.hold(now_s) is None
+
+        def suits(task: Task) -> bool:
+            return (may_repeat or not task.repeats(lane.name)) and self._lanes.suits(task, lane, now_s)
+
+        if (may_repeat or self._lanes.several) and (task := self._waiting.pop(now_s, suits, early=probe and not ready)):
             return task
         for _ in range(len(ready)):
             if not suits(task := ready.popleft()):
@@ -213,6 +215,14 @@ class Pool:
         """Whether there is, or may soon be, something that this lane could do."""
         more = lane.in_flight or self._feed.ready or not (self._feed.empty or self._feed.is_full(len(self._waiting)))
         return bool(more) or any(self._lanes.could_do(task, lane) for task in self._waiting)
+
+    def _make_room(self, failure: Failure, reason: str) -> bool:
+        """Leave the waiting jobs to another run, so that those behind them are fetched; False where there are none."""
+        if self._feed.empty:
+            return False
+        for task in self._waiting.clear():
+            self._leave(task, failure, reason)
+        return True
 
     def _prepare(self, pending: Pending, now_s: float) -> Task:
         price_usd = self._policy.prices_usd.get(pending.job.model)
@@ -233,7 +243,7 @@ class Pool:
         self.unfinished.add((task.job.id, task.job.fingerprint))
         lane.gates.sent(now_s)
         self._budget.sent(task.cost_usd)
-        if task.again and not task.probing:
+        if task.repeats(lane.name) and not task.probing:
             self._retries.sent(now_s)
         if not self.in_flight:
             self._progress_s = now_s
@@ -280,6 +290,8 @@ class Pool:
             sent, result = await lane.sender.attempt(task, post, answered)
             if isinstance(result, Entry):
                 self._succeeded(lane, sent, result)
+                for refuser in task.barred:
+                    refuser.effects.outdone()
                 self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images), task.again))
                 if task.price_usd:
                     self._budget.correct(task.price_usd * len(result.images) - task.cost_usd)
@@ -356,7 +368,7 @@ class Pool:
             self._budget.refused(task.cost_usd)
         self._observe(Tried(job, attempt, task.price_usd, again=again))
         stops = lane.effects.failure(task, sent, fault, now_s)
-        if self._lanes.several and (rule.effect is Effect.STOP or fault.failure in _OF_THE_SERVER):
+        if self._lanes.several and self._is_the_lanes(lane, fault):
             step = self._elsewhere(task, lane, fault)
         elif stops:
             step = Step.LEAVE
@@ -364,17 +376,27 @@ class Pool:
             step = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
         await self._go_on(task, lane, step, fault, now_s)
 
+    def _is_the_lanes(self, lane: Lane, fault: Fault) -> bool:
+        """Whether the job was refused for what may be the endpoint's own reasons; to have a prompt's content judged
+        twice may cost money, so that is asked of others only where this one refuses everything."""
+        if fault.failure is Failure.REFUSED_CONTENT:
+            return lane.effects.doubted
+        return RULES[fault.failure].effect is Effect.STOP or fault.failure in _OF_THE_SERVER
+
     def _elsewhere(self, task: Task, lane: Lane, fault: Fault) -> Step:
         """What becomes of a job that an endpoint refused for reasons of its own: another may well do it."""
-        if fault.failure in _OF_THE_SERVER:
+        rule = RULES[fault.failure]
+        if rule.again is Again.NEVER:
             task.barred = (*task.barred, lane)
         if fault.failure is Failure.NOT_FOUND:
             self._lanes.lacks(lane, task.job.model, fault)
+            if self._lanes.closed_to(task):
+                return Step.RETRY
         if self._lanes.others(task):
             return Step.RETRY
         if fault.failure is Failure.NOT_FOUND and not self._successes:
-            self.stop(RULES[fault.failure].exit_code, reason_of(fault))
-        return Step.FAIL if fault.failure in _OF_THE_SERVER and not self.stops else Step.LEAVE
+            self.stop(rule.exit_code, reason_of(fault))
+        return Step.FAIL if rule.again is Again.NEVER and not self.stops else Step.LEAVE
 
     async def _go_on(self, task: Task, lane: Lane, step: Step, fault: Fault, now_s: float) -> None:
         if outcome := step.outcome:
