@@ -9,14 +9,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from batchgen.events import Event, Paced
+from batchgen.failures import RULES, Again, Effect, Step
 from batchgen.joblog import timestamp
 from batchgen.model import ExitCode, Failure
+from batchgen.pool.consequences import reason_of
 from batchgen.pool.lane import Lane
 from batchgen.pool.task import Fault, Policy, Stop, Task
 from batchgen.text import duration, printable
 from batchgen.world import Clock
 
 AVOIDS_S = 30.0
+# What one server refuses and another may do, and what asking costs nothing: it has not the model, the key there may not
+# use it, it takes no such request.
+_OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN, Failure.BAD_REQUEST)
 _OF_THE_RUN = (ExitCode.STORAGE, ExitCode.INTERNAL)
 
 
@@ -89,23 +94,34 @@ class Lanes:
         """Whether nothing but pace, pauses and being closed keeps the job from going there."""
         return _takes(task, lane) or not any(_takes(task, each) for each in self.all)
 
-    def others(self, task: Task) -> bool:
-        """Whether another lane is asked that has not refused the job."""
-        return any(each is not task.failed_at and _takes(task, each) for each in self.open)
-
-    def closed_to(self, task: Task) -> bool:
-        """Whether a lane that is asked no more might have done the job."""
-        return any(each.closed and _takes(task, each) for each in self.all)
-
     def spare(self, task: Task, tries: int, now_s: float) -> bool:
         """Whether a job that has been tried so often may go to another lane without a pause."""
         return self.several and tries < len(self.open) and self.others_are_well(task, now_s)
 
     def others_are_well(self, task: Task, now_s: float) -> bool:
-        """Whether such a lane could be asked soon."""
+        """Whether a lane that did not fail the job last, and has not refused it, could be asked soon."""
         return any(each is not task.failed_at and _takes(task, each) and each.is_well(now_s) for each in self.open)
 
-    def lacks(self, lane: Lane, model: str, fault: Fault) -> None:
+    def refused(self, task: Task, lane: Lane, fault: Fault, *, ending: bool) -> Step | None:
+        """What becomes of a job that failed there for what may be the endpoint's own reasons: another may well do it.
+        None where the reason is the job's, or there is only this endpoint. `ending`: the run sends nothing more."""
+        if not (self.several and _is_the_lanes(lane, fault)):
+            return None
+        rule = RULES[fault.failure]
+        if rule.again is Again.NEVER:
+            task.barred = (*task.barred, lane)
+        if fault.failure is Failure.NOT_FOUND:
+            self._lacks(lane, task.job.model, fault)
+            if any(each.closed and _takes(task, each) for each in self.all):
+                return Step.RETRY  # of those that are asked no more one may have the model: none of the others is asked
+        if any(each is not lane and _takes(task, each) for each in self.open):
+            return Step.RETRY
+        if fault.failure is Failure.NOT_FOUND and not any(each.effects.successes for each in self.all):
+            self._stop(rule.exit_code, reason_of(fault))
+            return Step.LEAVE
+        return Step.FAIL if rule.again is Again.NEVER and not ending else Step.LEAVE
+
+    def _lacks(self, lane: Lane, model: str, fault: Fault) -> None:
         """The endpoint does not have this model, so jobs for it go to those that may have it."""
         if model not in lane.lacks:
             lane.lacks.add(model)
@@ -197,6 +213,14 @@ class Lanes:
         )
         message = f"{all_of_it} until {timestamp(until)}"
         self._observe(Paced(message, pause_s=round(pause_s, 3), endpoint=lane.name or None))
+
+
+def _is_the_lanes(lane: Lane, fault: Fault) -> bool:
+    """Whether a failure may be the endpoint's own; to have a prompt's content judged twice may cost money, so that is
+    asked of others only where this one refuses everything."""
+    if fault.failure is Failure.REFUSED_CONTENT:
+        return lane.effects.doubted
+    return RULES[fault.failure].effect is Effect.STOP or fault.failure in _OF_THE_SERVER
 
 
 def _takes(task: Task, lane: Lane) -> bool:

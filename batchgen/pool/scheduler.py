@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
-from batchgen.failures import RULES, Again, Effect, Step
+from batchgen.failures import RULES, Step
 from batchgen.joblog import Ended
 from batchgen.model import (
     Attempt,
@@ -29,7 +29,7 @@ from batchgen.model import (
 )
 from batchgen.pacing import Budget, RetryBudget
 from batchgen.pool.backlog import Backlog
-from batchgen.pool.consequences import Consequences, reason_of
+from batchgen.pool.consequences import Consequences
 from batchgen.pool.feed import Feed
 from batchgen.pool.lane import Lane
 from batchgen.pool.lanes import Lanes
@@ -42,9 +42,6 @@ from batchgen.world import Clock, Deliver, Randomness, Verdict
 SLICE_S = 30.0
 ABORT_S = 5.0
 STALL_S = 720.0
-# What one server refuses and another may do, and what asking costs nothing: it has not the model, the key there may not
-# use it, it takes no such request.
-_OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN, Failure.BAD_REQUEST)
 
 
 class Pool:
@@ -368,35 +365,11 @@ class Pool:
             self._budget.refused(task.cost_usd)
         self._observe(Tried(job, attempt, task.price_usd, again=again))
         stops = lane.effects.failure(task, sent, fault, now_s)
-        if self._lanes.several and self._is_the_lanes(lane, fault):
-            step = self._elsewhere(task, lane, fault)
-        elif stops:
-            step = Step.LEAVE
-        else:
-            step = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
+        step = self._lanes.refused(task, lane, fault, ending=bool(self.stops))
+        if step is None:
+            by_rule = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
+            step = Step.LEAVE if stops else by_rule
         await self._go_on(task, lane, step, fault, now_s)
-
-    def _is_the_lanes(self, lane: Lane, fault: Fault) -> bool:
-        """Whether the job was refused for what may be the endpoint's own reasons; to have a prompt's content judged
-        twice may cost money, so that is asked of others only where this one refuses everything."""
-        if fault.failure is Failure.REFUSED_CONTENT:
-            return lane.effects.doubted
-        return RULES[fault.failure].effect is Effect.STOP or fault.failure in _OF_THE_SERVER
-
-    def _elsewhere(self, task: Task, lane: Lane, fault: Fault) -> Step:
-        """What becomes of a job that an endpoint refused for reasons of its own: another may well do it."""
-        rule = RULES[fault.failure]
-        if rule.again is Again.NEVER:
-            task.barred = (*task.barred, lane)
-        if fault.failure is Failure.NOT_FOUND:
-            self._lanes.lacks(lane, task.job.model, fault)
-            if self._lanes.closed_to(task):
-                return Step.RETRY
-        if self._lanes.others(task):
-            return Step.RETRY
-        if fault.failure is Failure.NOT_FOUND and not self._successes:
-            self.stop(rule.exit_code, reason_of(fault))
-        return Step.FAIL if rule.again is Again.NEVER and not self.stops else Step.LEAVE
 
     async def _go_on(self, task: Task, lane: Lane, step: Step, fault: Fault, now_s: float) -> None:
         if outcome := step.outcome:
