@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
@@ -33,6 +33,7 @@ from batchgen.pool.consequences import Consequences
 from batchgen.pool.feed import Feed
 from batchgen.pool.lane import Lane
 from batchgen.pool.lanes import Lanes
+from batchgen.pool.running import Running
 from batchgen.pool.sender import Intents, Sender
 from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task, Way
 from batchgen.pool.waits import wait_s
@@ -67,7 +68,7 @@ class Pool:
         self._policy, self._budget, self._retries = policy, budget, RetryBudget()
         self._deliver, self._note, self._keep = deliver, note, keep
         self._clock, self._random, self._observe = clock, randomness, observe
-        intents = Intents(note)
+        intents, self._running = Intents(note), Running(self._ended)
         lanes = [self._lane(way, Sender(policy, way, deliver=deliver, intents=intents, clock=clock)) for way in ways]
         self._lanes = Lanes(policy, lanes, clock=clock, observe=observe, stop=self.stop)
         self._feed = Feed(
@@ -75,7 +76,7 @@ class Pool:
             pull=pull,
             clock=clock,
             prepare=self._prepare,
-            spawn=self._spawn_feeder,
+            spawn=self._running.feed,
             stop=self.stop,
         )
         self._stall_s = max(way.timeout_s for way in ways) + STALL_S
@@ -84,10 +85,6 @@ class Pool:
         self.in_doubt: set[tuple[str, str]] = set()
         self.in_flight = self._successes = 0
         self._waiting = Backlog()
-        self._running: set[asyncio.Task[None]] = set()
-        self._feeding: set[asyncio.Task[None]] = set()
-        # Ordered, so that one seed always gives the same night.
-        self._sending: dict[asyncio.Task[None], None] = {}
         self._progress_s = clock.monotonic()
         self._aborted_s = math.inf
         self._wake = asyncio.Event()
@@ -101,7 +98,7 @@ class Pool:
             stop=lambda exit_code, reason: self._lanes.close(lane, exit_code, reason),
             name=way.name,
         )
-        lane = Lane(way, sender, effects, clock=self._clock, randomness=self._random, spawn=self._spawn_feeder)
+        lane = Lane(way, sender, effects, clock=self._clock, randomness=self._random, spawn=self._running.feed)
         return lane
 
     @property
@@ -123,8 +120,7 @@ class Pool:
     def abort(self) -> None:
         """Let go of requests without an answer; answers that have come are still written, for at most five seconds."""
         self._aborted_s = self._clock.monotonic()
-        for task in self._sending:
-            task.cancel()
+        self._running.abort()
         self._wake.set()
 
     async def run(self) -> None:
@@ -138,18 +134,14 @@ class Pool:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(wait_s, 0.001), slice_s)):
                     await self._wake.wait()
-        for feeder in self._feeding:
-            feeder.cancel()
-        if self._feeding:
-            await asyncio.wait(self._feeding, timeout=ABORT_S)
+        await self._running.end_feeders(ABORT_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
                 await asyncio.gather(*(lane.give_back() for lane in self.lanes))
 
     async def settle(self) -> None:
         """Count what was written after `run` had stopped waiting for it."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=ABORT_S)
+        await self._running.settle(ABORT_S)
 
     def _over(self) -> bool:
         now_s = self._clock.monotonic()
@@ -205,7 +197,7 @@ class Pool:
             outcome = failures.step_at_start(task.life, self._policy.allowance).outcome if task.life else None
             if outcome is None:
                 return task
-            self._spawn(self._finish(task, outcome))
+            self._running.spawn(self._finish(task, outcome))
         return None
 
     def _has_work(self, lane: Lane) -> bool:
@@ -247,25 +239,10 @@ class Pool:
         self.in_flight += 1
         lane.in_flight += 1
         self._lanes.chosen(lane)
-        self._sending[self._spawn(self._attempt(task, lane))] = None
+        self._running.send(self._attempt(task, lane))
 
-    def _spawn_feeder(self, work: Coroutine[None, None, None]) -> None:
-        """Work beside the jobs', which a run that ends does not wait for."""
-        task = self._spawn(work)
-        self._running.discard(task)
-        self._feeding.add(task)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._feeding.discard(task)
-        self._sending.pop(task, None)
-        if not task.cancelled() and (error := task.exception()):
+    def _ended(self, error: BaseException | None) -> None:
+        if error:
             code = ExitCode.STORAGE if isinstance(error, StorageError | OSError) else ExitCode.INTERNAL
             self.stop(code, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
         self._progress_s = self._clock.monotonic()
@@ -274,11 +251,10 @@ class Pool:
     # One job's attempt, and what becomes of the job
 
     async def _attempt(self, task: Task, lane: Lane) -> None:
-        this, started_s = asyncio.current_task(), self._clock.monotonic()
-        assert this is not None
+        started_s = self._clock.monotonic()
 
         def answered(reply: Reply | None) -> None:
-            self._sending.pop(this, None)
+            self._running.answered()
             lane.effects.answered(reply.headers if reply else {}, started_s)
 
         try:
