@@ -54,6 +54,11 @@ class Lane:
         """How much of the room that it has now is taken."""
         return self.in_flight / self.gates.adaptive.limit
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether it is asked no more, spent for the day, or in an outage."""
+        return bool(self.closed or self.gates.day.closed_until or self.gates.breaker.opened_s is not None)
+
     def is_well(self, now_s: float) -> bool:
         """Whether it takes requests, were it only for room and pace, and the last that it answered was good."""
         gates = self.gates

@@ -151,6 +151,8 @@ class Lanes:
     ) -> None:
         """End the run where every endpoint that has something to do is closed, spent for the day, or has been mute too
         long; but where others could do jobs that are not fetched yet, only `make_room` for these."""
+        if not any(lane.in_trouble for lane in self.all):
+            return
         spent, mute = self._spent(), self._mute(now_s)
         closed = [lane for lane in self.all if lane.closed]
         hopeless = [*closed, *mute, *spent]

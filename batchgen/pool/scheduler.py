@@ -180,14 +180,14 @@ class Pool:
 
     def _next(self, lane: Lane, now_s: float) -> Task | None:
         """The job to send there now: one whose backoff is over before new ones, if the retry budget allows."""
-
         probe, ready = lane.probe_cleared, self._feed.ready
         may_repeat = probe or not self._waiting or self._retries.hold(now_s) is None
 
         def suits(task: Task) -> bool:
             return (may_repeat or not task.repeats(lane.name)) and self._lanes.suits(task, lane, now_s)
 
-        if (may_repeat or self._lanes.several) and (task := self._waiting.pop(now_s, suits, early=probe and not ready)):
+        asks = self._waiting and (may_repeat or self._lanes.several)
+        if asks and (task := self._waiting.pop(now_s, suits, early=probe and not ready)):
             return task
         for _ in range(len(ready)):
             if not suits(task := ready.popleft()):

@@ -129,7 +129,7 @@ class Task:
 
     def repeats(self, endpoint: str) -> bool:
         """Whether this run has asked this endpoint (the only one is nameless) for the job before."""
-        return any(attempt.endpoint == (endpoint or None) for attempt in self.life[self.in_run :])
+        return bool(self.life) and any(tried.endpoint == (endpoint or None) for tried in self.life[self.in_run :])
 
     @property
     def tries(self) -> int:
