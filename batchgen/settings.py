@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -181,10 +181,10 @@ def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
 
 
 def apis_of(flags: Flags, env: Mapping[str, str], header: Header) -> tuple[Api, ...]:
-    """The endpoints that hold: the manifest's, which belong to its own style; one where a flag or variable names it."""
+    """The endpoints that hold: the manifest's, which belong to its own style; one where an address is said apart."""
     style = STYLES[style_of(flags, env, header)]
     apis = header.apis if header.apis and header.apis[0].style == style.name else (Api(style.name),)
-    said = flags.api or env.get("BATCHGEN_API") or flags.api_url is not None or env.get(style.url_env)
+    said = flags.api_url is not None or env.get(style.url_env)
     return (Api(style.name),) if said and len(apis) > 1 else apis
 
 
@@ -264,6 +264,7 @@ def _endpoints(
                 name=name if len(apis) > 1 else "",
             )
         )
+    problems += _twice(found)
     return tuple(found)
 
 
@@ -278,6 +279,19 @@ def _part(whole: Limits, flags: Flags, problems: list[str]) -> Limits:
             fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
             problems.append(f"{name} {math.floor(getattr(whole, name))} leaves nothing for shard {shard}; {fix}")
     return found
+
+
+def _twice(endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    """Two that are one server and one account would be asked twice as fast as its limits allow."""
+    first: dict[tuple[str, str | None, str, tuple[tuple[str, str], ...]], Endpoint] = {}
+    for each in endpoints:
+        if each.key is None or not each.place.url:
+            continue
+        place = each.place
+        same = first.setdefault((place.url, place.path, each.key.reveal(), (*sorted(place.headers.items()),)), each)
+        if same is not each:
+            what = f"{same.key_variable} and {each.key_variable} hold the same key for {printable(place.url, 100)}"
+            yield f"{what}; name another one, or leave one endpoint out and raise the other's limits"
 
 
 def _check_variables(env: Mapping[str, str], problems: list[str]) -> None:

@@ -170,7 +170,7 @@ def test_a_key_file_is_for_one_endpoint(place: Place, beside: Beside, capsys: py
     """For the only one whose variable is not set; with several it would have to be guessed, and is refused."""
     server, file = beside(), place.write("key", "sandbox-key\n")
     file.chmod(0o600)
-    one = place.jobs("a", "b", api=[at(server, "a"), at(server, "b", "NOT_SET_KEY")])
+    one = place.jobs("a", "b", api=[at(server, "a"), at(beside(), "b", "NOT_SET_KEY")])
     assert told(capsys, "run", str(one), "--api-key-file", str(file))["done"] == 2
     both = place.jobs("a", api=[at(server, "a", "NOT_SET_KEY"), at(server, "b", "OTHER_KEY")])
     assert main(["run", str(both), "--api-key-file", str(file)]) == 2

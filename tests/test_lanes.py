@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,9 +29,9 @@ from world import (
 
 from batchgen.account import MemoryAccount
 from batchgen.events import Paced
-from batchgen.model import ExitCode, Job
-from batchgen.pacing import Gates, Pace
-from batchgen.pool import Way
+from batchgen.model import ExitCode, Failure, Job
+from batchgen.pacing import RETRY_TOKENS, Gates, Pace
+from batchgen.pool import Deadline, Way
 
 MIDNIGHT_S = 12 * 3600.0
 RATE = says(429, "Too many requests", retry_after="20")
@@ -210,10 +211,53 @@ def test_the_last_one_that_closes_stops_the_run(refusals: tuple[Answer, ...], co
 
 
 def test_a_bad_request_is_the_jobs_own() -> None:
-    """What one server finds wrong with a job is not asked of another."""
-    world = Lanes(*[lambda a: says(400, "bad width") if a.job == "job-3" else OK] * 2, jobs=12)
+    """It fails when all servers have found it wrong, which costs nothing; its content, which may cost, one judges."""
+    for refusal, asked in ((says(400, "bad width"), 2), (says(400, "flagged", "content_filter"), 1)):
+        world = Lanes(*[lambda a, said=refusal: said if a.job == "job-3" else OK] * 2, jobs=12)
+        night = world.run()
+        assert night.outcomes() == {"done": 11, "failed": 1} and night.requests("job-3") == asked
+
+
+@pytest.mark.parametrize("from_s", [0, 60])
+@pytest.mark.parametrize(
+    ("refusal", "failed"),
+    [(says(400, "bad width"), 0), (says(400, "flagged", "content_filter"), 3), (FORBIDDEN, 0), (NO_MODEL, 0)],
+    ids=["bad request", "content", "forbidden", "no model"],
+)
+def test_one_that_refuses_everything_fails_hardly_a_job(refusal: Answer, failed: int, from_s: int) -> None:
+    """Though it is the quickest and has most room: others do what it refused, and it is not asked any more."""
+    world = Lanes(between(from_s, 1e9, refusal), OK, jobs=300)
     night = world.run()
-    assert night.outcomes() == {"done": 11, "failed": 1} and night.requests("job-3") == 1
+    assert night.outcomes()["done"] >= 300 - failed and len(night.entries) == 300
+    assert len([t for t in world.times("a") if t >= from_s]) <= 100
+    assert not [t for t in world.times("a") if t > from_s + 60]
+
+
+@pytest.mark.parametrize("useless", [BAD_PICTURE, Answer(failure=Failure.DOWNLOAD, after_s=0.01)], ids=["bad", "link"])
+def test_vain_requests_that_cost_money_end_after_a_while(useless: Answer) -> None:
+    """An endpoint that takes money for nothing is asked now and then for half an hour, not all night."""
+    world = Lanes(useless, Answer(after_s=60), jobs=400)
+    night = world.run()
+    assert night.lasted_s > 2500 and len(night.entries) == 400
+    assert len(world.times("a")) <= 45 and max(world.times("a")) < 1950
+    assert [pace for pace in night.paces() if "a is not asked any more: nothing has succeeded for 30 min" in pace]
+
+
+def test_repeats_elsewhere_need_no_patience() -> None:
+    """What one endpoint refuses is no repetition at another: it takes nothing of what is there for retries."""
+    world = Lanes(lambda a: says(503) if a.number % 2 else OK, Answer(after_s=1), jobs=1200)
+    night = world.run()
+    assert all_done(night, 1200)
+    assert night.pool._retries.tokens >= RETRY_TOKENS - 50
+
+
+def test_each_is_asked_as_long_as_it_is_in_time() -> None:
+    """Before a deadline a slow one is asked no more, and a fast one goes on."""
+    world = Lanes(Answer(after_s=5), Answer(after_s=150), jobs=2000)
+    world.deadline = Deadline("the time is up", end_s=600.0)
+    night = world.run()
+    assert night.reason == "the time is up"
+    assert 580 < max(world.times("a")) <= 595 and max(world.times("b")) <= 450
 
 
 # Models that not every server has
@@ -275,6 +319,31 @@ def test_a_job_that_only_a_dead_server_could_do_is_left_in_the_end() -> None:
     night = world.run()
     assert night.outcomes() == {"done": 10} and night.exit_code is ExitCode.WORK_LEFT
     assert "not answered for 30 min" in night.reason and 1800 < night.lasted_s < 2400
+
+
+@pytest.mark.parametrize("other", [REFUSED_CONNECTION, QUOTA, WRONG_KEY], ids=["dead", "spent", "closed"])
+def test_jobs_that_nobody_else_could_do_do_not_hold_up_those_behind(other: Answer) -> None:
+    """They are left to another run, none of them fails, and all that the others can do is done."""
+    world = Lanes(OK, other, jobs=300, concurrency=2)
+    world.jobs = [msgspec.structs.replace(job, model="other" if n < 90 else MODEL) for n, job in enumerate(world.jobs)]
+    world.dead = {"b"}
+    world.reacts["a"] = lacks(world, "other")
+    night = world.run()
+    assert night.outcomes() == {"done": 210}
+    assert night.exit_code is (ExitCode.ACCOUNT if other is WRONG_KEY else ExitCode.WORK_LEFT)
+    assert world.asked()["a"] <= 211 and len(night.left()) >= 80
+    assert [pace for pace in night.paces() if pace.startswith("jobs that no other endpoint could do are left: ")]
+
+
+def test_jobs_of_a_closed_endpoint_are_left_with_its_exit_code() -> None:
+    """At the end they are pending, and not asked of those that cannot do them."""
+    world = Lanes(OK, between(5, 1e9, WRONG_KEY), jobs=20)
+    mixed(world, "other")
+    world.reacts["a"] = lacks(world, "other")
+    night = world.run()
+    assert night.outcomes()["done"] >= 10 and night.outcomes()["failed"] == 0
+    assert night.exit_code is ExitCode.ACCOUNT and night.reason.startswith("b: unauthorized")
+    assert world.asked()["a"] <= 12
 
 
 # Patience and quota

@@ -139,7 +139,7 @@ def _old_pictures_overwritten(patch: Patch) -> None:
 
 def _day_not_closed(patch: Patch) -> None:
     patch.setattr(Day, "hold", lambda self, utc: None)
-    patch.setattr(Lanes, "check_patience", lambda self, now_s, has_work: None)
+    patch.setattr(Lanes, "check_patience", lambda self, *arguments: None)
 
 
 def _one_request_more_in_flight(patch: Patch) -> None:

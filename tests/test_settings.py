@@ -228,13 +228,29 @@ def test_each_endpoint_has_its_own_limits() -> None:
 
 def test_a_shard_takes_its_part_of_every_endpoint() -> None:
     """All shards together keep the limits of each."""
-    apis = tuple(Api(key_env=f"{name}_KEY", limits={"requests_per_day": n}) for name, n in (("A", 10), ("B", 5)))
+    apis = tuple(Api(url=f"https://{name}/v1", limits={"requests_per_day": n}) for name, n in (("a", 10), ("b", 5)))
     selection = Selection(shard=Shard(1, 2))
     found = settings({}, Header(apis=apis), selection=selection)
     assert [each.limits.requests_per_day for each in found.endpoints] == [5, 3]
-    few = tuple(Api(key_env=f"{name}_KEY", limits={"requests_per_day": 1}) for name in "AB")
+    few = tuple(Api(url=f"https://{name}/v1", limits={"requests_per_day": 1}) for name in "ab")
     message = "requests_per_day 1 leaves nothing for shard 2/2"
     assert refusal({}, Header(apis=few), selection=Selection(shard=Shard(2, 2))).count(message) == 1
+
+
+def test_the_same_account_under_two_names_is_told() -> None:
+    """Two variables with one key for one address would have its limits twice; the key is not shown."""
+    apis = tuple(Api(key_env=f"{name}_KEY", name=name) for name in "AB")
+    message = refusal({}, Header(apis=apis))
+    assert "A_KEY and B_KEY hold the same key for https://api.nebulablock.com/api/v1" in message and KEY not in message
+
+
+def test_the_style_alone_leaves_the_list() -> None:
+    """`--api` with the style that the manifest has anyway names no other server."""
+    apis = (Api("openai", "https://a/v1", "A_KEY"), Api("openai", "https://b/v1", "B_KEY"))
+    by_flag = settings({}, Header(apis=apis), api="openai")
+    by_variable = settings({"BATCHGEN_API": "openai"}, Header(apis=apis))
+    for found in (by_flag, by_variable):
+        assert [each.place.url for each in found.endpoints] == ["https://a/v1", "https://b/v1"]
 
 
 def test_one_endpoint_has_no_name() -> None:
@@ -248,13 +264,12 @@ def test_one_endpoint_has_no_name() -> None:
 @pytest.mark.parametrize(
     ("env", "flags"),
     [
-        ({}, {"api": "openai"}),
         ({}, {"api": "sandbox"}),
         ({}, {"api_url": "https://c/v1"}),
-        ({"BATCHGEN_API": "openai"}, {}),
+        ({"BATCHGEN_API": "nebula"}, {}),
         ({"OPENAI_BASE_URL": "https://c/v1"}, {}),
     ],
-    ids=["style", "other style", "url", "style variable", "url variable"],
+    ids=["style", "url", "style variable", "url variable"],
 )
 def test_what_names_an_endpoint_replaces_the_list(env: dict[str, str], flags: dict[str, Any]) -> None:
     """Nothing of the list's addresses, keys and limits is left."""
@@ -412,6 +427,7 @@ def test_the_key_is_hidden_in_what_servers_say(key: str, around: list[str]) -> N
 def test_without_a_key_nothing_is_hidden() -> None:
     """An empty key hides nothing, and a hidden one leaves three stars."""
     assert Secret("").hide("abc") == "abc"
+    assert Secret("key").beside(Secret("key-of-another")).hide("key, key-of-another") == "***, ***"
     assert Secret("").hide_bytes(b"abc") == b"abc"
     assert Secret("k1").hide("a k1 k1") == "a *** ***"
     assert Secret("k1").hide_bytes(b"a k1 k1") == b"a *** ***"

@@ -118,8 +118,8 @@ def api_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api",
         metavar="STYLE",
-        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in); replaces a"
-        " manifest's list of endpoints by one",
+        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in); a style that"
+        " is not the manifest's replaces its endpoints by one",
     )
     parser.add_argument("--api-url", metavar="URL", help="another address of the API, the only one that is asked")
     parser.add_argument(

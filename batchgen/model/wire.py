@@ -18,7 +18,8 @@ class Secret:
 
     def __init__(self, value: str, *also: str) -> None:
         self._value = value
-        self._hidden = tuple(dict.fromkeys(filter(None, (value, *also))))
+        # The longest first: a key may be the beginning of another one.
+        self._hidden = tuple(sorted({*filter(None, (value, *also))}, key=lambda each: (-len(each), each)))
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -41,6 +41,11 @@ class Backlog:
                 return item[2]
         return None
 
+    def clear(self) -> list[Task]:
+        """All of them, which wait no longer."""
+        tasks, self._heap = list(self), []
+        return tasks
+
     @property
     def first_s(self) -> float:
         """When the first of them is due, or was."""

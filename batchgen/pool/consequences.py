@@ -9,15 +9,16 @@ from datetime import timedelta
 import msgspec
 
 from batchgen.events import Event, Paced
-from batchgen.failures import RULES, Effect, End
+from batchgen.failures import RULES, Again, Effect, End
 from batchgen.joblog import timestamp
-from batchgen.model import ExitCode, Failure
+from batchgen.model import Billed, ExitCode, Failure
 from batchgen.pacing import Gates, clock_skew, told
 from batchgen.pool.task import Fault, Sent, Task
 from batchgen.world import Clock, Randomness
 
 CANARY_REFUSALS = 10
 FORBIDDEN_IN_A_ROW = 3
+DOUBTED_IN_A_ROW = 3
 REMEMBERED_DURATIONS = 200
 INTERNAL_ERRORS = 5
 MINUTE = timedelta(minutes=1)
@@ -25,7 +26,7 @@ MINUTE = timedelta(minutes=1)
 
 class Consequences:
     """Feeds an endpoint's gates with successes and failures, and says stop where going on would be wrong; `name` is the
-    endpoint's, where there are several."""
+    endpoint's, where there are several; `may_cost`: its outage's latest failure may have been paid for."""
 
     def __init__(
         self,
@@ -40,8 +41,9 @@ class Consequences:
         self._gates, self._clock, self._random = gates, clock, randomness
         self._hear, self._stop, self._name = observe, stop, name
         self.successes = 0
+        self.may_cost = False
         self._date: str | None = None
-        self._refusals = self._forbidden = self._internal = 0
+        self._refusals = self._forbidden = self._internal = self._in_a_row = self._outdone = 0
         self._durations_s: deque[float] = deque(maxlen=REMEMBERED_DURATIONS)
 
     def answered(self, headers: Mapping[str, str], sent_s: float) -> None:
@@ -68,7 +70,7 @@ class Consequences:
     def success(self, sent: Sent, response_s: float, in_flight: int) -> None:
         gates = self._gates
         self.successes += 1
-        self._forbidden = 0
+        self._forbidden = self._in_a_row = self._outdone = 0
         self._durations_s.append(response_s)
         gates.cooldown.succeeded(sent.sent_s)
         if gates.breaker.succeeded():
@@ -78,11 +80,25 @@ class Consequences:
             limit = int(gates.adaptive.limit)
             self._observe(Paced(f"concurrency {limit}: {gates.adaptive.reason}", routine=True, concurrency=limit))
 
+    @property
+    def doubted(self) -> bool:
+        """Whether it has refused so many jobs one after another that the reason may be the endpoint."""
+        return self._in_a_row >= DOUBTED_IN_A_ROW
+
+    def outdone(self) -> None:
+        """Another endpoint has done what this one refused; too often, without a success between, and it is broken."""
+        self._outdone += 1
+        if self._outdone >= CANARY_REFUSALS:
+            self._stop(ExitCode.USAGE, f"{self._outdone} jobs that it refused were done by others")
+
     def failure(self, task: Task, sent: Sent, fault: Fault, now_s: float) -> bool:
         """Take the failure in; True where it is no fault of the job's own and stops the run."""
         rule, gates = RULES[fault.failure], self._gates
         if task.probing and rule.end is End.REFUSED and rule.effect is not Effect.OUTAGE and gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
+        self._in_a_row += rule.again is Again.NEVER and rule.end is End.REFUSED
+        if rule.effect is Effect.OUTAGE:
+            self.may_cost = rule.billed is not Billed.NO
         match rule.effect:
             case Effect.FEWER:
                 gates.adaptive.cut(0.5, "too many open files")

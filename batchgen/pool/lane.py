@@ -25,7 +25,7 @@ class Lane:
 
     `closed` says why it is asked no more, `probe_cleared` that one job may find out whether an outage is over, `turn`
     when (counted in requests of the run) it was last chosen, `last_success` which of the run's successes was its last,
-    `lacks` are models that it does not have.
+    `lacks` are models that it does not have, `too_late` that its answers would come after the run's deadline.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Lane:
         self.in_flight = self.turn = self.last_success = 0
         self.closed: Stop | None = None
         self.lacks: set[str] = set()
-        self.probe_cleared = False
+        self.probe_cleared = self.too_late = False
         self._batch = max(1, int((way.requests_per_minute or 60) / 60))
         self._leased_s = -math.inf
         self._leasing = False
@@ -53,6 +53,11 @@ class Lane:
     def load(self) -> float:
         """How much of the room that it has now is taken."""
         return self.in_flight / self.gates.adaptive.limit
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether it is asked no more, spent for the day, or in an outage."""
+        return bool(self.closed or self.gates.day.closed_until or self.gates.breaker.opened_s is not None)
 
     def is_well(self, now_s: float) -> bool:
         """Whether it takes requests, were it only for room and pace, and the last that it answered was good."""

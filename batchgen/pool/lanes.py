@@ -9,14 +9,19 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from batchgen.events import Event, Paced
+from batchgen.failures import RULES, Again, Effect, Step
 from batchgen.joblog import timestamp
-from batchgen.model import ExitCode
+from batchgen.model import ExitCode, Failure
+from batchgen.pool.consequences import reason_of
 from batchgen.pool.lane import Lane
 from batchgen.pool.task import Fault, Policy, Stop, Task
 from batchgen.text import duration, printable
 from batchgen.world import Clock
 
 AVOIDS_S = 30.0
+# What one server refuses and another may do, and what asking costs nothing: it has not the model, the key there may not
+# use it, it takes no such request.
+_OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN, Failure.BAD_REQUEST)
 _OF_THE_RUN = (ExitCode.STORAGE, ExitCode.INTERNAL)
 
 
@@ -43,14 +48,20 @@ class Lanes:
     def in_flight(self) -> int:
         return sum(lane.in_flight for lane in self.all)
 
-    def usual_s(self) -> float:
-        """How long recent answers took, as a rule, where they took longest."""
-        return max(lane.effects.usual_s() for lane in self.all)
+    def out_of_time(self, now_s: float, utc: datetime) -> str | None:
+        """Why nothing more can be answered in time; None without a deadline, or where an endpoint is fast enough."""
+        if (deadline := self._policy.deadline) is None:
+            return None
+        for lane in self.open:
+            lane.too_late = deadline.passed(now_s, utc, lane.effects.usual_s())
+        return deadline.reason if all(lane.too_late for lane in self.open) else None
 
     def free(self, now_s: float, utc: datetime) -> tuple[list[Lane], float]:
         """The lanes that may be asked now, the one with most room first; and how long the others wait at least."""
         found, wait_s = [], float("inf")
         for lane in self.open:
+            if lane.too_late:
+                continue
             if held := lane.hold(now_s, utc):
                 wait_s = min(wait_s, held.wait_s)
             else:
@@ -80,22 +91,37 @@ class Lanes:
         return not self.others_are_well(task, now_s)
 
     def could_do(self, task: Task, lane: Lane) -> bool:
-        """Whether nothing but pace and pauses keeps the job from going there."""
-        return _takes(task, lane) or not any(_takes(task, each) for each in self.open)
-
-    def others(self, task: Task) -> bool:
-        """Whether there is another lane that has not refused the job."""
-        return any(each is not task.failed_at and _takes(task, each) for each in self.open)
+        """Whether nothing but pace, pauses and being closed keeps the job from going there."""
+        return _takes(task, lane) or not any(_takes(task, each) for each in self.all)
 
     def spare(self, task: Task, tries: int, now_s: float) -> bool:
         """Whether a job that has been tried so often may go to another lane without a pause."""
         return self.several and tries < len(self.open) and self.others_are_well(task, now_s)
 
     def others_are_well(self, task: Task, now_s: float) -> bool:
-        """Whether such a lane could be asked soon."""
+        """Whether a lane that did not fail the job last, and has not refused it, could be asked soon."""
         return any(each is not task.failed_at and _takes(task, each) and each.is_well(now_s) for each in self.open)
 
-    def lacks(self, lane: Lane, model: str, fault: Fault) -> None:
+    def refused(self, task: Task, lane: Lane, fault: Fault, *, ending: bool) -> Step | None:
+        """What becomes of a job that failed there for what may be the endpoint's own reasons: another may well do it.
+        None where the reason is the job's, or there is only this endpoint. `ending`: the run sends nothing more."""
+        if not (self.several and _is_the_lanes(lane, fault)):
+            return None
+        rule = RULES[fault.failure]
+        if rule.again is Again.NEVER:
+            task.barred = (*task.barred, lane)
+        if fault.failure is Failure.NOT_FOUND:
+            self._lacks(lane, task.job.model, fault)
+            if any(each.closed and _takes(task, each) for each in self.all):
+                return Step.RETRY  # of those that are asked no more one may have the model: none of the others is asked
+        if any(each is not lane and _takes(task, each) for each in self.open):
+            return Step.RETRY
+        if fault.failure is Failure.NOT_FOUND and not any(each.effects.successes for each in self.all):
+            self._stop(rule.exit_code, reason_of(fault))
+            return Step.LEAVE
+        return Step.FAIL if rule.again is Again.NEVER and not ending else Step.LEAVE
+
+    def _lacks(self, lane: Lane, model: str, fault: Fault) -> None:
         """The endpoint does not have this model, so jobs for it go to those that may have it."""
         if model not in lane.lacks:
             lane.lacks.add(model)
@@ -120,26 +146,59 @@ class Lanes:
             why = [f"{e.name}: {e.closed.reason}" for e in self.all if e.closed and e.closed.exit_code is code]
             self._stop(code, "; ".join(why))
 
-    def check_patience(self, now_s: float, has_work: Callable[[Lane], bool]) -> None:
-        """End the run where every endpoint that has something to do is spent for the day, or has been mute too long."""
-        spent = [lane for lane in self.open if lane.gates.day.closed_until]
-        mute = [lane for lane in self.open if lane.gates.breaker.open_for_s(now_s) > self._policy.give_up_after_s]
-        if not spent and not mute:
+    def check_patience(
+        self, now_s: float, has_work: Callable[[Lane], bool], make_room: Callable[[Failure, str], bool]
+    ) -> None:
+        """End the run where every endpoint that has something to do is closed, spent for the day, or has been mute too
+        long; but where others could do jobs that are not fetched yet, only `make_room` for these."""
+        if not any(lane.in_trouble for lane in self.all):
             return
+        spent, mute = self._spent(), self._mute(now_s)
+        closed = [lane for lane in self.all if lane.closed]
+        hopeless = [*closed, *mute, *spent]
+        if not hopeless or any(lane.in_flight for lane in closed):
+            return
+        others = [lane for lane in self.open if lane not in hopeless]
+        if any(map(has_work, others)):
+            return
+        left = self._why(spent, mute) or [
+            Stop(lane.closed.exit_code, f"{lane.name}: {lane.closed.reason}")
+            for lane in closed
+            if lane.closed and has_work(lane)
+        ]
+        failure = Failure.QUOTA_SPENT if spent else Failure.NOT_CONNECTED
+        if left and others and make_room(failure, reason := "; ".join(stop.reason for stop in left)):
+            self._observe(Paced(f"jobs that no other endpoint could do are left: {reason}", notice=True))
+            return
+        for stop in left:
+            self._stop(stop.exit_code, stop.reason)
+
+    def _spent(self) -> list[Lane]:
+        """Who is not waited for until the next day begins."""
+        spent = [lane for lane in self.open if lane.gates.day.closed_until]
         if self._policy.wait_for_quota or self.several:
             for lane in spent:
                 self._tell_day(lane)
-        spent = [] if self._policy.wait_for_quota else spent
-        hopeless = [*mute, *spent]
-        if not hopeless or any(lane not in hopeless and has_work(lane) for lane in self.open):
-            return
+        return [] if self._policy.wait_for_quota else spent
+
+    def _mute(self, now_s: float) -> list[Lane]:
+        """Who has not answered for too long. Where others do, one whose vain requests may cost is asked no more."""
+        patience_s = self._policy.give_up_after_s
+        mute = [lane for lane in self.open if lane.gates.breaker.open_for_s(now_s) > patience_s]
+        for lane in mute if len(mute) < len(self.open) else ():
+            if lane.effects.may_cost:
+                reason = f"nothing has succeeded for {duration(patience_s)}, and its requests may cost money"
+                self.close(lane, ExitCode.WORK_LEFT, reason)
+        return [lane for lane in mute if not lane.closed]
+
+    def _why(self, spent: Sequence[Lane], mute: Sequence[Lane]) -> list[Stop]:
         reasons = []
         if until := min(filter(None, (lane.gates.day.closed_until for lane in spent)), default=None):
             reasons.append(f"the day's quota is spent; it opens again at {timestamp(until)}")
         if mute:
             who = ", ".join(lane.name for lane in mute) + " have" if self.several else "the server has"
             reasons.append(f"{who} not answered for {duration(self._policy.give_up_after_s)}")
-        self._stop(ExitCode.WORK_LEFT, "; ".join(reasons))
+        return [Stop(ExitCode.WORK_LEFT, "; ".join(reasons))] if reasons else []
 
     def _tell_day(self, lane: Lane) -> None:
         """Once a day, for how long an endpoint rests."""
@@ -156,6 +215,14 @@ class Lanes:
         )
         message = f"{all_of_it} until {timestamp(until)}"
         self._observe(Paced(message, pause_s=round(pause_s, 3), endpoint=lane.name or None))
+
+
+def _is_the_lanes(lane: Lane, fault: Fault) -> bool:
+    """Whether a failure may be the endpoint's own; to have a prompt's content judged twice may cost money, so that is
+    asked of others only where this one refuses everything."""
+    if fault.failure is Failure.REFUSED_CONTENT:
+        return lane.effects.doubted
+    return RULES[fault.failure].effect is Effect.STOP or fault.failure in _OF_THE_SERVER
 
 
 def _takes(task: Task, lane: Lane) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from batchgen import failures, joblog
 from batchgen.events import Event, Finished, Left, Tried
-from batchgen.failures import RULES, Effect, Step
+from batchgen.failures import RULES, Step
 from batchgen.joblog import Ended
 from batchgen.model import (
     Attempt,
@@ -29,10 +29,11 @@ from batchgen.model import (
 )
 from batchgen.pacing import Budget, RetryBudget
 from batchgen.pool.backlog import Backlog
-from batchgen.pool.consequences import Consequences, reason_of
+from batchgen.pool.consequences import Consequences
 from batchgen.pool.feed import Feed
 from batchgen.pool.lane import Lane
 from batchgen.pool.lanes import Lanes
+from batchgen.pool.running import Running
 from batchgen.pool.sender import Intents, Sender
 from batchgen.pool.task import Fault, Pending, Policy, Sent, Stop, Task, Way
 from batchgen.pool.waits import wait_s
@@ -42,8 +43,6 @@ from batchgen.world import Clock, Deliver, Randomness, Verdict
 SLICE_S = 30.0
 ABORT_S = 5.0
 STALL_S = 720.0
-# What one server refuses and another may do: it has not the model, or the key there may not use it.
-_OF_THE_SERVER = (Failure.NOT_FOUND, Failure.FORBIDDEN)
 
 
 class Pool:
@@ -69,7 +68,7 @@ class Pool:
         self._policy, self._budget, self._retries = policy, budget, RetryBudget()
         self._deliver, self._note, self._keep = deliver, note, keep
         self._clock, self._random, self._observe = clock, randomness, observe
-        intents = Intents(note)
+        intents, self._running = Intents(note), Running(self._ended)
         lanes = [self._lane(way, Sender(policy, way, deliver=deliver, intents=intents, clock=clock)) for way in ways]
         self._lanes = Lanes(policy, lanes, clock=clock, observe=observe, stop=self.stop)
         self._feed = Feed(
@@ -77,7 +76,7 @@ class Pool:
             pull=pull,
             clock=clock,
             prepare=self._prepare,
-            spawn=self._spawn_feeder,
+            spawn=self._running.feed,
             stop=self.stop,
         )
         self._stall_s = max(way.timeout_s for way in ways) + STALL_S
@@ -86,10 +85,6 @@ class Pool:
         self.in_doubt: set[tuple[str, str]] = set()
         self.in_flight = self._successes = 0
         self._waiting = Backlog()
-        self._running: set[asyncio.Task[None]] = set()
-        self._feeding: set[asyncio.Task[None]] = set()
-        # Ordered, so that one seed always gives the same night.
-        self._sending: dict[asyncio.Task[None], None] = {}
         self._progress_s = clock.monotonic()
         self._aborted_s = math.inf
         self._wake = asyncio.Event()
@@ -103,7 +98,7 @@ class Pool:
             stop=lambda exit_code, reason: self._lanes.close(lane, exit_code, reason),
             name=way.name,
         )
-        lane = Lane(way, sender, effects, clock=self._clock, randomness=self._random, spawn=self._spawn_feeder)
+        lane = Lane(way, sender, effects, clock=self._clock, randomness=self._random, spawn=self._running.feed)
         return lane
 
     @property
@@ -125,8 +120,7 @@ class Pool:
     def abort(self) -> None:
         """Let go of requests without an answer; answers that have come are still written, for at most five seconds."""
         self._aborted_s = self._clock.monotonic()
-        for task in self._sending:
-            task.cancel()
+        self._running.abort()
         self._wake.set()
 
     async def run(self) -> None:
@@ -140,18 +134,14 @@ class Pool:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(max(wait_s, 0.001), slice_s)):
                     await self._wake.wait()
-        for feeder in self._feeding:
-            feeder.cancel()
-        if self._feeding:
-            await asyncio.wait(self._feeding, timeout=ABORT_S)
+        await self._running.end_feeders(ABORT_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
                 await asyncio.gather(*(lane.give_back() for lane in self.lanes))
 
     async def settle(self) -> None:
         """Count what was written after `run` had stopped waiting for it."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=ABORT_S)
+        await self._running.settle(ABORT_S)
 
     def _over(self) -> bool:
         now_s = self._clock.monotonic()
@@ -169,12 +159,12 @@ class Pool:
         """Start what may start; the seconds until something else may."""
         while not self.stops:
             now_s, utc = self._clock.monotonic(), self._clock.utc()
-            if self._policy.deadline and self._policy.deadline.passed(now_s, utc, self._lanes.usual_s()):
-                self.stop(ExitCode.WORK_LEFT, self._policy.deadline.reason)
+            if reason := self._lanes.out_of_time(now_s, utc):
+                self.stop(ExitCode.WORK_LEFT, reason)
                 break
             self._feed.pull_ahead(len(self._waiting))
             free, wait_s = self._lanes.free(now_s, utc)
-            self._lanes.check_patience(now_s, self._has_work)
+            self._lanes.check_patience(now_s, self._has_work, self._make_room)
             if not free or self.stops:
                 return wait_s
             for lane in free:
@@ -190,13 +180,14 @@ class Pool:
 
     def _next(self, lane: Lane, now_s: float) -> Task | None:
         """The job to send there now: one whose backoff is over before new ones, if the retry budget allows."""
+        probe, ready = lane.probe_cleared, self._feed.ready
+        may_repeat = probe or not self._waiting or self._retries.hold(now_s) is None
 
         def suits(task: Task) -> bool:
-            return self._lanes.suits(task, lane, now_s)
+            return (may_repeat or not task.repeats(lane.name)) and self._lanes.suits(task, lane, now_s)
 
-        probe, ready = lane.probe_cleared, self._feed.ready
-        tried = self._waiting and (probe or self._retries.hold(now_s) is None)
-        if tried and (task := self._waiting.pop(now_s, suits, early=probe and not ready)):
+        asks = self._waiting and (may_repeat or self._lanes.several)
+        if asks and (task := self._waiting.pop(now_s, suits, early=probe and not ready)):
             return task
         for _ in range(len(ready)):
             if not suits(task := ready.popleft()):
@@ -206,13 +197,21 @@ class Pool:
             outcome = failures.step_at_start(task.life, self._policy.allowance).outcome if task.life else None
             if outcome is None:
                 return task
-            self._spawn(self._finish(task, outcome))
+            self._running.spawn(self._finish(task, outcome))
         return None
 
     def _has_work(self, lane: Lane) -> bool:
         """Whether there is, or may soon be, something that this lane could do."""
         more = lane.in_flight or self._feed.ready or not (self._feed.empty or self._feed.is_full(len(self._waiting)))
         return bool(more) or any(self._lanes.could_do(task, lane) for task in self._waiting)
+
+    def _make_room(self, failure: Failure, reason: str) -> bool:
+        """Leave the waiting jobs to another run, so that those behind them are fetched; False where there are none."""
+        if self._feed.empty:
+            return False
+        for task in self._waiting.clear():
+            self._leave(task, failure, reason)
+        return True
 
     def _prepare(self, pending: Pending, now_s: float) -> Task:
         price_usd = self._policy.prices_usd.get(pending.job.model)
@@ -233,32 +232,17 @@ class Pool:
         self.unfinished.add((task.job.id, task.job.fingerprint))
         lane.gates.sent(now_s)
         self._budget.sent(task.cost_usd)
-        if task.again and not task.probing:
+        if task.repeats(lane.name) and not task.probing:
             self._retries.sent(now_s)
         if not self.in_flight:
             self._progress_s = now_s
         self.in_flight += 1
         lane.in_flight += 1
         self._lanes.chosen(lane)
-        self._sending[self._spawn(self._attempt(task, lane))] = None
+        self._running.send(self._attempt(task, lane))
 
-    def _spawn_feeder(self, work: Coroutine[None, None, None]) -> None:
-        """Work beside the jobs', which a run that ends does not wait for."""
-        task = self._spawn(work)
-        self._running.discard(task)
-        self._feeding.add(task)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._feeding.discard(task)
-        self._sending.pop(task, None)
-        if not task.cancelled() and (error := task.exception()):
+    def _ended(self, error: BaseException | None) -> None:
+        if error:
             code = ExitCode.STORAGE if isinstance(error, StorageError | OSError) else ExitCode.INTERNAL
             self.stop(code, printable(self._policy.key.hide(f"{type(error).__name__}: {error}")))
         self._progress_s = self._clock.monotonic()
@@ -267,11 +251,10 @@ class Pool:
     # One job's attempt, and what becomes of the job
 
     async def _attempt(self, task: Task, lane: Lane) -> None:
-        this, started_s = asyncio.current_task(), self._clock.monotonic()
-        assert this is not None
+        started_s = self._clock.monotonic()
 
         def answered(reply: Reply | None) -> None:
-            self._sending.pop(this, None)
+            self._running.answered()
             lane.effects.answered(reply.headers if reply else {}, started_s)
 
         try:
@@ -280,6 +263,8 @@ class Pool:
             sent, result = await lane.sender.attempt(task, post, answered)
             if isinstance(result, Entry):
                 self._succeeded(lane, sent, result)
+                for refuser in task.barred:
+                    refuser.effects.outdone()
                 self._observe(Tried(task.job, result.attempts[-1], task.price_usd, len(result.images), task.again))
                 if task.price_usd:
                     self._budget.correct(task.price_usd * len(result.images) - task.cost_usd)
@@ -356,25 +341,11 @@ class Pool:
             self._budget.refused(task.cost_usd)
         self._observe(Tried(job, attempt, task.price_usd, again=again))
         stops = lane.effects.failure(task, sent, fault, now_s)
-        if self._lanes.several and (rule.effect is Effect.STOP or fault.failure in _OF_THE_SERVER):
-            step = self._elsewhere(task, lane, fault)
-        elif stops:
-            step = Step.LEAVE
-        else:
-            step = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
+        step = self._lanes.refused(task, lane, fault, ending=bool(self.stops))
+        if step is None:
+            by_rule = failures.next_step(fault.failure, task.life, task.in_run, self._policy.allowance)
+            step = Step.LEAVE if stops else by_rule
         await self._go_on(task, lane, step, fault, now_s)
-
-    def _elsewhere(self, task: Task, lane: Lane, fault: Fault) -> Step:
-        """What becomes of a job that an endpoint refused for reasons of its own: another may well do it."""
-        if fault.failure in _OF_THE_SERVER:
-            task.barred = (*task.barred, lane)
-        if fault.failure is Failure.NOT_FOUND:
-            self._lanes.lacks(lane, task.job.model, fault)
-        if self._lanes.others(task):
-            return Step.RETRY
-        if fault.failure is Failure.NOT_FOUND and not self._successes:
-            self.stop(RULES[fault.failure].exit_code, reason_of(fault))
-        return Step.FAIL if fault.failure in _OF_THE_SERVER and not self.stops else Step.LEAVE
 
     async def _go_on(self, task: Task, lane: Lane, step: Step, fault: Fault, now_s: float) -> None:
         if outcome := step.outcome:

@@ -127,6 +127,10 @@ class Task:
         """Whether this run has sent the job before."""
         return len(self.life) > self.in_run
 
+    def repeats(self, endpoint: str) -> bool:
+        """Whether this run has asked this endpoint (the only one is nameless) for the job before."""
+        return bool(self.life) and any(tried.endpoint == (endpoint or None) for tried in self.life[self.in_run :])
+
     @property
     def tries(self) -> int:
         """How often this run has sent the job."""

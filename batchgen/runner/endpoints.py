@@ -59,7 +59,7 @@ def sent_today(session: Session, records: Records | None) -> int | None:
     path = store_path(session.env)
     if path and not settings.in_process:
         shard = None if settings.shared_account else settings.shard
-        names = [account_name(each.place.url, each.key, shard) for each in settings.endpoints if each.key]
+        names = {account_name(each.place.url, each.key, shard) for each in settings.endpoints if each.key}
         counts = [count for name in names if (count := sent_on(today, path, name)) is not None]
         known.append(sum(counts) if counts else None)
     return max((count for count in known if count is not None), default=None)
