@@ -98,9 +98,10 @@ def exposed(place: Place, style: Style, key: str | None) -> str | None:
     return f"API address {printable(place.url, 100)!r}: {why}; use https"
 
 
-def key_for(place: Place, style: Style, key: str | None) -> Secret | None:
-    """What travels with every request and is never shown; None where the server will want a key and there is none."""
-    if place.missing:
+def key_for(place: Place, style: Style, api: Api, key: str | None) -> Secret | None:
+    """What travels with every request and is never shown; None where there is no key, and the server or the manifest
+    wants one."""
+    if place.missing or (api.key_env and not key):
         return None
     keyless = style.keyless and (_own_network(place.host) or is_loopback(place.host) or place.secrets)
     return Secret(key or "", *place.secrets) if key or keyless else None

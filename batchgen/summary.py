@@ -223,7 +223,7 @@ def verdict(code: ExitCode, counts: JobCounts, made: int, reasons: Sequence[str]
         case ExitCode.ACCOUNT:
             return f"stopped, the account was refused{why}; {left}"
         case ExitCode.USAGE:
-            return f"stopped, the request or its address is wrong{why}; {left}"
+            return f"stopped, the request or its settings are wrong{why}; {left}"
         case ExitCode.STORAGE:
             return f"stopped, storage failed{why}; {left}, then {again}"
         case ExitCode.INTERNAL:

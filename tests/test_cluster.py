@@ -654,7 +654,7 @@ def test_the_limit_of_requests_is_exact(tmp_path: Path, losses: int) -> None:
 
 @pytest.mark.parametrize("pictures", [1, 3])
 def test_the_limit_of_money_is_exact(tmp_path: Path, pictures: int) -> None:
-    """What the server sells comes to the limit and never over it, also where a request asks for several pictures."""
+    """What the server sells, or may have, comes to the limit, also where a request asks for several pictures."""
     several = nebula.encode_answer(MODEL, [Drawn(picture(k), k, 1.0) for k in range(pictures)])
 
     def react(arrival: Arrival) -> Answer:
@@ -664,9 +664,9 @@ def test_the_limit_of_money_is_exact(tmp_path: Path, pictures: int) -> None:
     money = limits(max_cost_usd=0.3, price_usd=0.01)
     site = Site(tmp_path, react, n=80, limits=money, request={"n": pictures} if pictures > 1 else {})
     ran = site.run()
-    sold = sum(answer.paid for _, answer in site.server.answers) * pictures
+    sold = len(site.server.answers) * pictures  # a refusal of contents may be billed too
     assert ran.exit_code is ExitCode.WORK_LEFT and "--max-cost" in ran.reason
-    assert 30 - 3 * C * pictures <= sold <= 30
+    assert 30 - pictures < sold <= 30
     assert {note.attempt.failure for note in ran.tells(Ended)} <= {Failure.BAD_ANSWER}
 
 

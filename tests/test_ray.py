@@ -132,7 +132,10 @@ def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(UsageError, match=r"the Ray cluster cannot be reached: .*refused"), connected(address):
+        with (
+            pytest.raises(UsageError, match=r"the Ray cluster at 127.0.0.1:[0-9]+ cannot be reached: .*refused"),
+            connected(address),
+        ):
             pass
 
 

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.flags import Flags
 from batchgen.limits import Limits
 from batchgen.manifest import LIMITS
 from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol import nebula
-from batchgen.settings import DEFAULT_PATIENCE_S, Flags, Settings, resolve, style_of
+from batchgen.settings import DEFAULT_PATIENCE_S, Settings, resolve, style_of
 
 KEY = "sk-very-secret-0123456789"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -21,6 +21,7 @@ import batchgen
 from batchgen import joblog, shards
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
+from batchgen.flags import Flags
 from batchgen.folder import Folder, Records, Spending, locked
 from batchgen.joblog import Ended
 from batchgen.layout import Books, books_among
@@ -29,7 +30,7 @@ from batchgen.model import Billed, Counts, ExitCode, Failure, FolderBusy, Header
 from batchgen.runner import look
 from batchgen.runner.archive import open_archive
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
-from batchgen.settings import Flags, resolve
+from batchgen.settings import resolve
 from batchgen.summary import Summary
 
 if TYPE_CHECKING:

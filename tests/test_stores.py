@@ -22,6 +22,7 @@ from stores import ACCESS, BUCKET, HANG_UP, SECRET, SERVERS, SLOW_DOWN, Fault, P
 from batchgen import address, cli
 from batchgen.address import Address
 from batchgen.files import PosixFiles
+from batchgen.flags import Flags
 from batchgen.model import ExitCode, UsageError
 from batchgen.runner import conduct, outside
 from batchgen.runner.archive import open_archive
@@ -29,7 +30,6 @@ from batchgen.runner.context import Voice
 from batchgen.runner.copies import EVERY_S, Copies
 from batchgen.runner.session import open_session
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
-from batchgen.settings import Flags
 from batchgen.sink import LocalSink
 from batchgen.stores import MARK, Mark, Objects, Store, StoreFiles, probe, read_mark
 from batchgen.stores import objects as objects_module

@@ -102,7 +102,6 @@ class Driver:
         self.lanes = [Shown(name, Gates.of(errand.concurrency)) for name in errand.endpoints]
         self.stops: list[Stop] = []
         self.in_doubt: set[Who] = set()
-        self._slice = max(1, errand.concurrency)
         self._handouts = Handouts(errand.policy, clock, desk.note, desk.last_n)
         self._staff = Staff(nodes, errand, clock, listen=self._hear_of, stop=self.stop, observe=observe)
         self._keeper = Keeper(limiter, start_limiter, clock, hear=self._hear, stop=self.stop, observe=observe)
@@ -251,7 +250,7 @@ class Driver:
         for crew in sorted(self._staff.crews, key=lambda crew: len(crew.open)):
             if not self._has_room(crew):
                 continue
-            if not (jobs := await self._some()):
+            if not (jobs := await self._some(crew.slice)):
                 return
             if not self._has_room(crew):  # lost, while the manifest was read
                 self._again.extendleft(reversed(jobs))
@@ -265,15 +264,15 @@ class Driver:
 
     def _has_room(self, crew: Crew) -> bool:
         at_work = crew.ready and not crew.over and crew in self._staff.crews
-        return at_work and not self._closing and len(crew.open) <= self._slice
+        return at_work and not self._closing and len(crew.open) <= crew.slice
 
-    async def _some(self) -> Sequence[Pending]:
+    async def _some(self, n: int) -> Sequence[Pending]:
         if self._again:
-            return [self._again.popleft() for _ in range(min(self._slice, len(self._again)))]
+            return [self._again.popleft() for _ in range(min(n, len(self._again)))]
         if self._exhausted:
             return []
         try:
-            jobs = await self._pull(self._slice)
+            jobs = await self._pull(n)
         except Exception as error:  # the manifest was edited, or its file is gone: what runs is still finished
             self.stop(getattr(error, "exit_code", ExitCode.INTERNAL), printable(str(error)) or type(error).__name__)
             return []

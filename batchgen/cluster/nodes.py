@@ -54,20 +54,41 @@ def connected(address: str | None) -> Iterator[None]:
 
 def _connect(address: str | None) -> None:
     """Names of actors are this run's own, for Ray gives it a namespace that nobody else has."""
-    on_term = signal.getsignal(signal.SIGTERM)
+    on_term, place = signal.getsignal(signal.SIGTERM), address or os.environ.get("RAY_ADDRESS", "")
     try:
-        _knock(address or os.environ.get("RAY_ADDRESS", ""))
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            include_dashboard=None if address or os.environ.get("RAY_ADDRESS") else False,
-        )
+        _knock(place)
+        with _silent():
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                include_dashboard=None if place else False,
+            )
     except (OSError, RuntimeError, ValueError, RayError) as error:
-        raise UsageError(f"the Ray cluster cannot be reached: {printable(str(error), 300)}") from error
+        of = f" at {printable(place, 100)}" if place else ""
+        hint = "write HOST:PORT; where a token is asked for, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, too"
+        raise UsageError(f"the Ray cluster{of} cannot be reached: {printable(str(error), 300)} ({hint})") from error
     finally:
         with contextlib.suppress(ValueError):  # not the main thread: there Ray leaves the signal alone
             signal.signal(signal.SIGTERM, on_term)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """What Ray's core writes to standard error while it connects is said by the error that follows, if there is one."""
+    with Path(os.devnull).open("w") as nowhere:
+        kept = os.dup(2)
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def where() -> str:
+    """The address of the cluster that this process is in."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _knock(address: str) -> None:

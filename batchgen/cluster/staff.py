@@ -45,6 +45,12 @@ class Crew:
     requests: int = 0
     usd: float = 0.0
 
+    @property
+    def slice(self) -> int:
+        """How many jobs it is handed at once: as many as it may have in flight now, so that few are in doubt when it is
+        lost; two slices at most are with it."""
+        return max(1, sum(self.limits.values()))
+
     def entrust(self, pending: Pending, n: int, price_usd: float | None) -> None:
         job = pending.job
         self.open[job.id, job.fingerprint] = Handed(pending, n, cost_usd(job, price_usd))
@@ -151,11 +157,13 @@ class Staff:
         reason = printable(self._errand.policy.key.hide(stop.reason))
         whose = f"{name}: " if stop.exit_code is not ExitCode.WORK_LEFT else ""
         self._retired[node] = Stop(stop.exit_code, f"{whose}{reason}")
-        self._observe(Paced(f"{name} has stopped ({reason})"))
-        self._check_retired()
+        if not self._check_retired():
+            self._observe(Paced(f"{name} has stopped ({reason})"))
 
-    def _check_retired(self) -> None:
-        """End the run where no machine is left, for the reasons of all of them."""
-        if self._alive and self._alive <= self._retired.keys():
+    def _check_retired(self) -> bool:
+        """End the run where no machine is left, for the reasons of all of them; whether it was ended."""
+        none_left = bool(self._alive) and self._alive <= self._retired.keys()
+        if none_left:
             for stop in self._retired.values():
                 self._stop(stop.exit_code, stop.reason)
+        return none_left

@@ -16,7 +16,7 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
         "-c",
         "--concurrency",
         "concurrency",
-        "requests in flight at most (default 8); of each endpoint",
+        "requests in flight at most (default 8); of each endpoint, as --rpm, --rpd, --timeout",
     ),
     ("", "--rpm", "requests_per_minute", "requests a minute at most"),
     ("", "--rpd", "requests_per_day", "requests a UTC day at most, over all runs with this key"),
@@ -161,8 +161,8 @@ def limit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def session(arguments: argparse.Namespace) -> Session:
+    from batchgen.flags import Flags
     from batchgen.runner.session import open_session
-    from batchgen.settings import Flags
 
     names = {*_SHARED, *(name for *_, name, _ in LIMIT_FLAGS), *_RUN_ONLY}
     said = {name: value for name, value in vars(arguments).items() if name in names}

@@ -211,6 +211,8 @@ def _unknown(name: str, table: Mapping[str, Field]) -> Complaint:
     shown_name = f"'{text.printable(name, 60)}'"
     if guess:
         return Complaint(name, f"{shown_name} is not a known field", f"did you mean '{guess}'?")
+    if "limits" in table and (limit := nearest_limit(name, LIMITS)):
+        return Complaint(name, f"{shown_name} is not a known field", f"write '{limit}' under 'limits' here")
     fix = "what the API takes beside the known fields goes under 'params', your own under 'meta'"
     if " " in name:
         fix = "a prompt with ': ' in it needs quotes around it; " + fix

@@ -64,7 +64,8 @@ class _Told:
 
 
 async def ask(access: Access) -> Offer:
-    """Ask every endpoint for models and balance. Raises UsageError without a key, AccountRefused where no key is right.
+    """Ask every endpoint for models and balance. Raises UsageError without a key, AccountRefused where none
+    answers and a key is wrong.
 
     Of several prices the highest holds; balances are added up.
     """
@@ -91,8 +92,9 @@ async def ask_models(access: Access) -> tuple[list[Model], list[str]]:
 async def _ask_all(access: Access, *, balance: bool) -> list[_Told]:
     need_key(access)
     told = list(await asyncio.gather(*(_ask(access.style, each, balance=balance) for each in access.endpoints)))
-    if all(each.refused for each in told) and told[0].refused:
-        raise told[0].refused
+    refused = next((each.refused for each in told if each.refused), None)
+    if refused and all(each.models is None for each in told):
+        raise refused
     return told
 
 

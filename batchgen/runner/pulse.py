@@ -94,7 +94,7 @@ class Pulse:
             requests_per_minute=limits.requests_per_minute,
             pause=pause,
             ends_at=_timestamp(this.ends_at),
-            resting={} if pause else pauses,
+            resting=pauses if len(self._pool.lanes) > 1 else {},
         )
 
     def _pause(self, pauses: dict[str, Pause]) -> Pause | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from batchgen import endpoint, manifest, settings
 from batchgen.clock import SystemClock
 from batchgen.endpoint import Place
+from batchgen.flags import Flags
 from batchgen.folder import Records, State, read_state
 from batchgen.inputs import Inputs
 from batchgen.layout import IMAGES
@@ -19,7 +20,7 @@ from batchgen.manifest import Rules, Tally
 from batchgen.model import Api, Header, Job, Problem, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.protocol.styles import STYLES, Style
-from batchgen.settings import Endpoint, Flags, Settings
+from batchgen.settings import Endpoint, Settings
 from batchgen.sources import STANDARD_INPUT, Source, open_manifest
 from batchgen.text import counted, printable
 

@@ -52,13 +52,14 @@ _MISSING = "Ray is not installed; pip install 'batchgen[ray]'"
 async def on_ray(this: Run, pull: Pull, observe: Callable[[Event], None]) -> AsyncIterator[Engine]:
     """A worker on every machine of the cluster. Raises UsageError where there is no Ray, or no cluster."""
     try:
-        from batchgen.cluster.nodes import LimiterCalls, LimiterStarter, RayNodes, connected
+        from batchgen.cluster.nodes import LimiterCalls, LimiterStarter, RayNodes, connected, where
     except ImportError as error:
         raise UsageError(f"{_MISSING} ({error})") from error
     settings, folder, limits = this.settings, this.folder, this.settings.limits
     patience = Patience(this.clock, this.outside.pause)
     place = _Workplace(settings, this.session.inputs.base, settings.output.absolute(), folder.own, this.run)
     with tempfile.TemporaryDirectory(prefix="batchgen-") as own, connected(settings.ray_address):
+        this.voice.say(f"  cluster    Ray at {where()}")
         committer = Committer(written, sink_of(this), folder, patience)
         writer: Writer[Made] = Writer(committer, asyncio.get_running_loop())
         name = f"limiter-{this.run}"

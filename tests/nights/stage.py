@@ -20,6 +20,7 @@ from typing import Any
 from world import Hang
 
 from batchgen.account import SharedAccount
+from batchgen.flags import Flags
 from batchgen.inputs import encoder
 from batchgen.model import BatchgenError, ExitCode, Secret, Shard
 from batchgen.pacing import Gates, Pace
@@ -31,7 +32,6 @@ from batchgen.runner.online import Offer
 from batchgen.runner.outside import Link, Outside
 from batchgen.runner.session import Access, Session, open_session
 from batchgen.runner.storage import store_of
-from batchgen.settings import Flags
 from batchgen.shards import holds
 from batchgen.stores import Store
 from batchgen.summary import Summary
