@@ -21,7 +21,7 @@ test: $(VENV)/installed-dev debian $(INTEROP) ## what CI runs: style, types, imp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
 
 # Programs that tests read pictures and pages with: installed where that is possible, else their tests are skipped.
 debian:

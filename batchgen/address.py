@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -26,7 +26,13 @@ _ENDPOINTS = {
     GOOGLE: ("GOOGLE_BASE_URL",),
     AZURE: ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
+_GOOGLE_EMULATOR = "STORAGE_EMULATOR_HOST"
 _AZURE_ACCOUNT = "AZURE_STORAGE_ACCOUNT_NAME"
+_AZURE_CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
+_AZURE_EMULATOR = "AZURE_STORAGE_USE_EMULATOR"
+_AZURITE, _AZURITE_ACCOUNT = "AZURITE_BLOB_STORAGE_URL", "devstoreaccount1"
+_AZURITE_DEFAULT = "http://127.0.0.1:10000"
+_AZURE_SUFFIX = "core.windows.net"
 _METADATA = "AWS_METADATA_ENDPOINT"
 _AWS_CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
@@ -39,17 +45,19 @@ _AWS_CREDENTIALS = (
 
 @dataclass(frozen=True)
 class Keys:
-    """An access key and its secret."""
+    """An access key and its secret; at Azure the account's name, and its key or (`signed`) an access signature."""
 
     access: Secret
     secret: Secret
+    signed: bool = False
 
 
 @dataclass(frozen=True)
 class Address:
     """A prefix in a bucket (Azure: a container), and the way there.
 
-    `endpoint` is None for the provider's own server, `keys` where obstore finds them by itself.
+    `endpoint` is None for the provider's own server, `keys` where obstore finds them by itself. An `emulated` server is
+    a stand-in that takes everybody.
     """
 
     scheme: str
@@ -58,6 +66,7 @@ class Address:
     endpoint: str | None = None
     region: str | None = None
     keys: Keys | None = None
+    emulated: bool = False
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
@@ -108,14 +117,15 @@ def _reached(address: Address, env: Mapping[str, str], problems: list[str]) -> A
     endpoint = _endpoint(variable, env[variable], problems) if variable else None
     if variable and endpoint is None:
         return None
-    if address.scheme == AZURE and not env.get(_AZURE_ACCOUNT):
-        problems.append(f"{address}: put the storage account's name into {_AZURE_ACCOUNT}")
-        return None
-    if address.scheme == S3 and (wanted := _missing_keys(env)):
+    found = replace(address, endpoint=endpoint)
+    if address.scheme == GOOGLE:
+        return _google(found, env, problems)
+    if address.scheme == AZURE:
+        return _azure(found, env, problems)
+    if wanted := _missing_keys(env):
         problems.append(f"{address}: {wanted}")
         return None
-    region = env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") if address.scheme == S3 else None
-    return Address(address.scheme, address.bucket, address.prefix, endpoint, region)
+    return replace(found, region=env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION"))
 
 
 def _missing_keys(env: Mapping[str, str]) -> str | None:
@@ -142,6 +152,65 @@ def _nebula(address: Address, env: Mapping[str, str], problems: list[str]) -> Ad
     region = env.get("NEBULA_REGION") or _DEFAULT_REGION
     keys = Keys(Secret(access), Secret(secret))
     return Address(address.scheme, address.bucket, address.prefix, endpoint, region, keys)
+
+
+def _google(address: Address, env: Mapping[str, str], problems: list[str]) -> Address | None:
+    """Google's own libraries go to an emulator, without a key, where its host is named."""
+    said = env.get(_GOOGLE_EMULATOR)
+    if address.endpoint or not said:
+        return address
+    endpoint = _endpoint(_GOOGLE_EMULATOR, said if "://" in said else f"http://{said}", problems)
+    return replace(address, endpoint=endpoint, emulated=True) if endpoint else None
+
+
+def _azure(address: Address, env: Mapping[str, str], problems: list[str]) -> Address | None:
+    """What Azure's own tools read beside obstore's variables; a connection string tells everything."""
+    if said := env.get(_AZURE_CONNECTION):
+        return _connected(address, said, env, problems)
+    if env.get(_AZURE_EMULATOR, "").lower() in ("1", "true", "yes", "on"):
+        return _azurite(address, env, problems)
+    if env.get(_AZURE_ACCOUNT):
+        return address
+    account, key, signature = (env.get(f"AZURE_STORAGE_{name}", "") for name in ("ACCOUNT", "KEY", "SAS_TOKEN"))
+    if account and (key or signature):
+        return replace(address, keys=_azure_keys(account, key, signature))
+    wanted = f"put the storage account's name into {_AZURE_ACCOUNT}"
+    if account:
+        wanted += " (AZURE_STORAGE_ACCOUNT goes with AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN)"
+    problems.append(f"{address}: {wanted}, or set {_AZURE_CONNECTION}")
+    return None
+
+
+def _azurite(address: Address, env: Mapping[str, str], problems: list[str]) -> Address | None:
+    endpoint = _endpoint(_AZURITE, env.get(_AZURITE) or _AZURITE_DEFAULT, problems)
+    return replace(address, endpoint=endpoint, emulated=True) if endpoint else None
+
+
+def _connected(address: Address, said: str, env: Mapping[str, str], problems: list[str]) -> Address | None:
+    """By NAME=VALUE between semicolons, as in Microsoft's "Configure Azure Storage connection strings"."""
+    pairs = (part.partition("=") for part in said.split(";") if part.strip())
+    told = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if told.get("usedevelopmentstorage", "").lower() == "true":
+        return _azurite(address, env, problems)
+    account, key, signature = (told.get(n, "") for n in ("accountname", "accountkey", "sharedaccesssignature"))
+    blobs = told.get("blobendpoint", "")
+    account = account or (urlsplit(blobs).hostname or "").partition(".")[0]
+    if not account or not (key or signature):
+        problems.append(
+            f"{_AZURE_CONNECTION}: expected AccountName=…;AccountKey=…, or BlobEndpoint=…;SharedAccessSignature=…"
+        )
+        return None
+    suffix = told.get("endpointsuffix", _AZURE_SUFFIX)
+    if not blobs and suffix != _AZURE_SUFFIX:
+        blobs = f"{told.get('defaultendpointsprotocol', 'https')}://{account}.blob.{suffix}"
+    endpoint = _endpoint(_AZURE_CONNECTION, blobs, problems) if blobs else None
+    if blobs and endpoint is None:
+        return None
+    return replace(address, endpoint=endpoint, keys=_azure_keys(account, key, signature))
+
+
+def _azure_keys(account: str, key: str, signature: str) -> Keys:
+    return Keys(Secret(account), Secret(key or signature.removeprefix("?")), signed=not key)
 
 
 def _endpoint(variable: str, url: str, problems: list[str]) -> str | None:

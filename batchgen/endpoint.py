@@ -7,7 +7,7 @@ only from variables whose names say that they hold a key for a server, and what 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -98,9 +98,10 @@ def exposed(place: Place, style: Style, key: str | None) -> str | None:
     return f"API address {printable(place.url, 100)!r}: {why}; use https"
 
 
-def key_for(place: Place, style: Style, key: str | None) -> Secret | None:
-    """What travels with every request and is never shown; None where the server will want a key and there is none."""
-    if place.missing:
+def key_for(place: Place, style: Style, api: Api, key: str | None) -> Secret | None:
+    """What travels with every request and is never shown; None where there is no key, and the server or the manifest
+    wants one."""
+    if place.missing or (api.key_env and not key):
         return None
     keyless = style.keyless and (_own_network(place.host) or is_loopback(place.host) or place.secrets)
     return Secret(key or "", *place.secrets) if key or keyless else None
@@ -113,6 +114,22 @@ def disclosures(place: Place, api: Api, *, has_key: bool, variable: str) -> list
     if not names or is_loopback(place.host):
         return []
     return [f"the value of {' and '.join(names)} goes to {printable(place.host, 100)}, as the manifest says"]
+
+
+def names(style: Style, endpoints: Sequence[tuple[Api, Place]]) -> list[str]:
+    """What endpoints are called: as the manifest says, else by their hosts, with the key's variable where these are not
+    enough, and with their number where nothing else tells them apart.
+
+    >>> from batchgen.protocol.styles import OPENAI
+    >>> names(OPENAI, [(Api(key_env=key), Place("http://gpu:8000/v1")) for key in ("A_KEY", "B_KEY", "B_KEY")])
+    ['gpu:8000 (A_KEY)', 'gpu:8000 (B_KEY)', 'gpu:8000 (B_KEY) 3']
+    """
+    hosts = [api.name or printable(urlsplit(place.url).netloc, 60) for api, place in endpoints]
+    found: list[str] = []
+    for number, ((api, _), host) in enumerate(zip(endpoints, hosts, strict=True), 1):
+        name = host if hosts.count(host) == 1 else f"{host} ({key_variable(style, api)})"
+        found.append(f"{name} {number}" if name in found else name)
+    return found
 
 
 def _checked(url: str, problems: list[str]) -> str:

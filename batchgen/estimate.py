@@ -13,9 +13,9 @@ from enum import StrEnum
 import msgspec
 
 from batchgen.joblog import Earlier
+from batchgen.limits import Limits
 from batchgen.pacing import Pace
 from batchgen.plan import Plan
-from batchgen.settings import Limits
 from batchgen.summary import percentile
 from batchgen.text import counted, duration, size
 

@@ -38,7 +38,8 @@ class Paced(msgspec.Struct, frozen=True):
     """The pace has changed, and why; `routine` changes need nobody's attention.
 
     `concurrency` is how many requests may be in flight from now on, `pause_s` for how long none may leave; None where
-    the change is not about them. An `outage` is a pause that lasts until the next change of `concurrency`.
+    the change is not about them. An `outage` is a pause that lasts until the next change of `concurrency`. Where a run
+    has several endpoints, `endpoint` is the one that this is about. A `notice` is for the summary too.
     """
 
     message: str
@@ -46,6 +47,8 @@ class Paced(msgspec.Struct, frozen=True):
     concurrency: int | None = None
     pause_s: float | None = None
     outage: bool = False
+    endpoint: str | None = None
+    notice: bool = False
 
 
 Event = Tried | Finished | Left | Paced

@@ -12,7 +12,9 @@ from typing import Any
 import msgspec
 
 from batchgen.manifest import EXPANDING, FIELDS, LIMITS, SWITCHES, Field, Format
-from batchgen.manifest.document import API, PRICE
+from batchgen.manifest.document import PRICE
+from batchgen.manifest.endpoints import API
+from batchgen.manifest.fields import ENDPOINT_LIMITS
 
 # The newest draft that every editor's YAML support knows.
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -49,6 +51,7 @@ def schema() -> _Schema:
             },
         },
         "definitions": {
+            "api": _endpoint(),
             "jobs": {"description": "what to make", "type": "array", "items": {"$ref": "#/definitions/job"}},
             "job": {
                 "if": {"type": "object"},
@@ -74,11 +77,17 @@ def _mapping(description: str, properties: _Schema) -> _Schema:
 
 
 def _api() -> _Schema:
+    one = {"$ref": "#/definitions/api"}
+    several = {"type": "array", "minItems": 1, "items": one}
+    return {"description": "which API to ask", "if": {"type": "array"}, "then": several, "else": one}
+
+
+def _endpoint() -> _Schema:
     styles = msgspec.json.schema(API["style"].type)["enum"]
+    own = _mapping(API["limits"].help, _fields(ENDPOINT_LIMITS))
     return {
-        "description": "which API to ask",
         "if": {"type": "object"},
-        "then": _mapping("its style, and where it is", _fields(API)),
+        "then": _mapping("its style, and where it is", _fields(API) | {"limits": own}),
         "else": {"enum": [*styles, None]},
     }
 

@@ -6,130 +6,53 @@ Reads no file and no variable by itself: environment and key arrive as arguments
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from batchgen import address, endpoint, manifest, shards
+from batchgen import address, endpoint, manifest
 from batchgen.address import Address
 from batchgen.endpoint import Place
+from batchgen.flags import Flags
+from batchgen.limits import PREFIX, Limits, limits_of, part_of, together, variable
 from batchgen.manifest import LIMITS, SWITCHES
-from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
+from batchgen.model import Api, Header, Secret, Selection, Shard, UsageError
 from batchgen.protocol.styles import STYLES, Style
 from batchgen.text import printable
 
-_PREFIX = "BATCHGEN_"
 DEFAULT_PATIENCE_S = 1800.0
 MAX_NIGHT = timedelta(hours=16)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a run may use; None is no limit. `timeout_s` is the longest wait for one answer."""
+class Endpoint:
+    """One of the servers that a run may ask, with a key for it: what the manifest says of it (`api`), its own limits,
+    and the `whole` of them where these are a shard's part. It has a `name` only beside others.
 
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    requests_per_day: int | None = None
-    max_cost_usd: float | None = None
-    max_requests: int | None = None
-    attempts: int = 4
-    uncertain_retries: int = 1
-    timeout_s: float = 180.0
-
-
-CHOICES = {"on_quota": ("stop", "wait"), "check": ("structure", "full")}
-"""What flags that are one of a few words may say; the first is the default."""
-
-_OWN_FLAGS = (
-    *("format", "api", "api_url", "give_up_after_s", "max_runtime_s", "until", "on_quota", "check", "embed"),
-    "shared_account",
-)
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What was said on the command line or by a calling program; None and empty are not said.
-
-    `output` is the folder of log and state, where `store` does not say otherwise also that of the pictures.
+    `withheld`: the key's variable is set, but its value may not go there.
     """
 
-    manifest: Path
-    output: Path | None = None
-    store: str | None = None
-    format: str | None = None
-    api: str | None = None
-    api_url: str | None = None
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Sequence[str] = ()
-    prices: Sequence[str] = ()
-    selection: Selection = field(default_factory=Selection)
-    give_up_after_s: float | None = None
-    max_runtime_s: float | None = None
-    until: str | None = None
-    on_quota: str = "stop"
-    check: str = "structure"
-    shared_account: bool = False
-    embed: bool | None = None
-
-    @classmethod
-    def of(
-        cls,
-        manifest: str | os.PathLike[str],
-        *,
-        output: str | os.PathLike[str] | None = None,
-        state: str | os.PathLike[str] | None = None,
-        defaults: Sequence[str] | Mapping[str, Any] = (),
-        prices: Sequence[str] | Mapping[str, float] = (),
-        retry: Iterable[str] = (),
-        redo: bool = False,
-        redo_missing: bool = False,
-        only: Iterable[str] = (),
-        limit: int | None = None,
-        shuffle: str | int | None = None,
-        shard: str | None = None,
-        **others: Any,
-    ) -> Flags:
-        """Flags as the command line and Python programs name them; what is not a flag by itself is a limit."""
-        own = {name: others.pop(name) for name in _OWN_FLAGS if name in others}
-        outcomes = (retry,) if isinstance(retry, str) else tuple(retry)
-        if unknown := set(outcomes) - {Outcome.FAILED, Outcome.UNCERTAIN}:
-            raise UsageError(f"retry {', '.join(sorted(unknown))}: expected failed or uncertain")
-        for name, choices in CHOICES.items():
-            if (said := own.get(name, choices[0])) not in choices:
-                raise UsageError(f"{name} {said}: expected {' or '.join(choices)}")
-        patterns = (only,) if isinstance(only, str) else tuple(only)
-        seed = None if shuffle is None else str(shuffle)
-        store = str(output) if output is not None and address.is_store(str(output)) else None
-        if state is not None and store is None:
-            raise UsageError("--state goes with an object store: -o s3://BUCKET/PREFIX --state DIR")
-        folder = address.local_folder(output, state)
-        return cls(
-            manifest=Path(manifest),
-            output=None if folder is None else Path(folder),
-            store=store,
-            limits=others,
-            defaults=[f"{k}={v}" for k, v in defaults.items()] if isinstance(defaults, Mapping) else defaults,
-            prices=[f"{k}={v}" for k, v in prices.items()] if isinstance(prices, Mapping) else prices,
-            selection=Selection(
-                frozenset(map(Outcome, outcomes)), redo, redo_missing, patterns, limit, seed, shard=_shard(shard)
-            ),
-            **own,
-        )
+    api: Api
+    place: Place
+    key: Secret | None
+    limits: Limits
+    whole: Limits
+    key_variable: str
+    withheld: bool = False
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run was told."""
+    """Everything that a run was told; of `limits`, what belongs to endpoints is the sum of theirs."""
 
     manifest: Path
     output: Path
     output_given: bool
     api: Style
-    place: Place
-    key: Secret | None
+    endpoints: tuple[Endpoint, ...]
     limits: Limits
     overrides: Mapping[str, Any]
     defaults: Mapping[str, Any]
@@ -143,6 +66,9 @@ class Settings:
     embed: bool = True
     shared_account: bool = False
     store: Address | None = None
+    engine: str = "local"
+    ray_address: str | None = None
+    whole: Limits | None = None
 
     @property
     def shard(self) -> Shard | None:
@@ -155,7 +81,8 @@ class Settings:
 
     @property
     def url(self) -> str:
-        return self.place.url
+        """Where the only endpoint, or the first, is."""
+        return self.endpoints[0].place.url
 
     @property
     def in_process(self) -> bool:
@@ -165,18 +92,19 @@ class Settings:
 
 def style_of(flags: Flags, env: Mapping[str, str], header: Header) -> str:
     """The API style that holds."""
-    api = header.api or Api()
-    style = flags.api or env.get("BATCHGEN_API") or api.style
+    style = flags.api or env.get("BATCHGEN_API") or (header.apis or (Api(),))[0].style
     if style not in STYLES:
         *others, last = STYLES
         raise UsageError(f"api {printable(style, 40)!r} is not known; use {', '.join(others)} or {last}")
     return style
 
 
-def api_of(style: Style, header: Header) -> Api:
-    """What the manifest says of its server; that belongs to the manifest's own style."""
-    api = header.api or Api()
-    return api if api.style == style.name else Api(style.name)
+def apis_of(flags: Flags, env: Mapping[str, str], header: Header) -> tuple[Api, ...]:
+    """The endpoints that hold: the manifest's, which belong to its own style; one where an address is said apart."""
+    style = STYLES[style_of(flags, env, header)]
+    apis = header.apis if header.apis and header.apis[0].style == style.name else (Api(style.name),)
+    said = flags.api_url is not None or env.get(style.url_env)
+    return (Api(style.name),) if said and len(apis) > 1 else apis
 
 
 def resolve(
@@ -185,27 +113,26 @@ def resolve(
     header: Header,
     *,
     output: Path,
-    find_key: Callable[[Place], str | None],
+    find_key: Callable[[Api, Place], str | None],
     now: datetime,
 ) -> Settings:
-    """All that a run needs to know at the moment `now` (UTC); `find_key` knows the key for a place.
+    """All that a run needs to know at the moment `now` (UTC); `find_key` knows the key for an endpoint's place.
 
-    Raises UsageError with every mistake in what was said.
+    Raises UsageError with every mistake.
     """
-    style = STYLES[style_of(flags, env, header)]
     problems: list[str] = []
-    place = endpoint.find_place(style, api_of(style, header), flags.api_url, env, problems)
-    key_problems: list[str] = []
-    key = _key(find_key(place), key_problems)
-    problems += [*filter(None, [endpoint.exposed(place, style, key)]), *key_problems]
+    style = STYLES[style_of(flags, env, header)]
+    endpoints = _endpoints(flags, env, header, find_key, problems)
+    whole = limits_of(header.limits, env, flags.limits, problems)
+    run = _part(whole, flags, problems)
+    _check_variables(env, problems)
     settings = Settings(
         manifest=flags.manifest,
         output=output,
         output_given=flags.output is not None,
         api=style,
-        place=place,
-        key=endpoint.key_for(place, style, key),
-        limits=_part(_limits(flags, env, header, problems), flags, problems),
+        endpoints=endpoints,
+        limits=together(run, [each.limits for each in endpoints]),
         overrides=_overrides(flags, problems),
         defaults=header.defaults,
         prices_usd=dict(header.prices_usd) | _prices(flags, problems),
@@ -216,69 +143,90 @@ def resolve(
         max_runtime_s=flags.max_runtime_s,
         until=_until(flags.until, now, problems) if flags.until else None,
         shared_account=flags.shared_account,
+        engine=flags.engine,
+        ray_address=flags.ray_address,
         embed=_embed(flags, env, header, problems),
         store=None if flags.store is None else address.resolve(flags.store, env, problems),
+        whole=whole,
     )
     if problems:
-        raise UsageError("\n".join(problems))
+        raise UsageError("\n".join(dict.fromkeys(problems)))
     return settings
 
 
-def _limits(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> Limits:
-    by_env = {name: value for name in LIMITS if (value := env.get(_variable(name), "").strip())}
-    by_flag = {name: value for name, value in flags.limits.items() if value is not None}
-    known = {_variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
-    for variable in env:
-        if variable.startswith(_PREFIX) and variable not in known:
-            near = manifest.nearest_limit(variable.removeprefix(_PREFIX), known.values())
-            fix = f"did you mean {_variable(near)}?" if near else f"known: {', '.join(known)}"
-            problems.append(f"{variable} is not a known variable; {fix}")
-    clean, complaints = manifest.check_each({**header.limits, **by_env, **by_flag}, LIMITS)
-    for limit, what, fix in complaints:
-        source = f" in {_variable(limit)}" if limit in by_env and limit not in by_flag else ""
-        problems.append(f"{what}{source}" + (f"; {fix}" if fix else ""))
-    return Limits(**clean)
+def _endpoints(
+    flags: Flags,
+    env: Mapping[str, str],
+    header: Header,
+    find_key: Callable[[Api, Place], str | None],
+    problems: list[str],
+) -> tuple[Endpoint, ...]:
+    apis = apis_of(flags, env, header)
+    style = STYLES[apis[0].style]
+    places = [endpoint.find_place(style, api, flags.api_url, env, problems) for api in apis]
+    names = endpoint.names(style, list(zip(apis, places, strict=True)))
+    found = []
+    for api, place, name in zip(apis, places, names, strict=True):
+        key_problems: list[str] = []
+        key = _key(find_key(api, place), key_problems)
+        problems += [*filter(None, [endpoint.exposed(place, style, key)]), *key_problems]
+        whole = limits_of({**header.limits, **api.limits}, env, flags.limits, problems)
+        found.append(
+            Endpoint(
+                api=api,
+                place=place,
+                key=endpoint.key_for(place, style, api, key),
+                limits=_part(whole, flags, problems),
+                whole=whole,
+                key_variable=(key_variable := endpoint.key_variable(style, api)),
+                withheld=place.by_manifest and bool(env.get(key_variable)),
+                name=name if len(apis) > 1 else "",
+            )
+        )
+    problems += _twice(found)
+    return tuple(found)
 
 
-def _shard(text: str | None) -> Shard | None:
-    try:
-        return None if text is None else shards.parse(text)
-    except ValueError as error:
-        raise UsageError(f"--shard {printable(text or '', 40)!r}: {error}") from None
-
-
-def _part(limits: Limits, flags: Flags, problems: list[str]) -> Limits:
-    """The limits of this shard, so that all shards together keep what was said; pace and day stay whole where the
-    shards share an account.
-    """
+def _part(whole: Limits, flags: Flags, problems: list[str]) -> Limits:
+    """The limits of this shard, so that all shards together keep what was said."""
     shard = flags.selection.shard
     if shard is None:
-        return limits
-    counted = {"max_requests": limits.max_requests}
-    if not flags.shared_account:
-        pace = limits.requests_per_minute
-        counted |= {
-            "requests_per_minute": None if pace is None else math.floor(pace),
-            "requests_per_day": limits.requests_per_day,
-        }
-    parts = {name: shards.part(shard, whole) for name, whole in counted.items() if whole is not None}
-    for name in (name for name, part in parts.items() if not part):
-        fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
-        problems.append(f"{name} {counted[name]} leaves nothing for shard {shard}; {fix}")
-    cost_usd = limits.max_cost_usd
-    return replace(limits, **parts, max_cost_usd=None if cost_usd is None else cost_usd / shard.n)
+        return whole
+    found = part_of(whole, shard, shared_account=flags.shared_account)
+    for name in ("max_requests", "requests_per_minute", "requests_per_day"):
+        if getattr(found, name) == 0:
+            fix = "use fewer shards" + ("" if name == "max_requests" else ", or --shared-account on one machine")
+            problems.append(f"{name} {math.floor(getattr(whole, name))} leaves nothing for shard {shard}; {fix}")
+    return found
+
+
+def _twice(endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    """Two that are one server and one account would be asked twice as fast as its limits allow."""
+    first: dict[tuple[str, str | None, str, tuple[tuple[str, str], ...]], Endpoint] = {}
+    for each in endpoints:
+        if each.key is None or not each.place.url:
+            continue
+        place = each.place
+        same = first.setdefault((place.url, place.path, each.key.reveal(), (*sorted(place.headers.items()),)), each)
+        if same is not each:
+            what = f"{same.key_variable} and {each.key_variable} hold the same key for {printable(place.url, 100)}"
+            yield f"{what}; name another one, or leave one endpoint out and raise the other's limits"
+
+
+def _check_variables(env: Mapping[str, str], problems: list[str]) -> None:
+    known = {variable(name): name for name in ("api", "api_url", *SWITCHES, *LIMITS, "ping")}
+    for name in env:
+        if name.startswith(PREFIX) and name not in known:
+            near = manifest.nearest_limit(name.removeprefix(PREFIX), known.values())
+            fix = f"did you mean {variable(near)}?" if near else f"known: {', '.join(known)}"
+            problems.append(f"{name} is not a known variable; {fix}")
 
 
 def _embed(flags: Flags, env: Mapping[str, str], header: Header, problems: list[str]) -> bool:
-    variable = _variable("embed")
-    by_env, complaints = manifest.check_each({"embed": env.get(variable, "").strip() or None}, SWITCHES)
-    problems += [f"{what} in {variable}" for _, what, _ in complaints]
+    by_env, complaints = manifest.check_each({"embed": env.get(variable("embed"), "").strip() or None}, SWITCHES)
+    problems += [f"{what} in {variable('embed')}" for _, what, _ in complaints]
     said = (flags.embed, by_env.get("embed"), header.embed)
     return next((value for value in said if value is not None), True)
-
-
-def _variable(name: str) -> str:
-    return f"{_PREFIX}{name.upper()}"
 
 
 def _overrides(flags: Flags, problems: list[str]) -> dict[str, Any]:

@@ -131,7 +131,8 @@ def _told(entry: Entry, found: Shown) -> Iterator[tuple[str, str]]:
         what = f"{picture.width} x {picture.height} {picture.format}, {size(picture.size_bytes)}"
         yield "picture", f"{picture.file or 'missing'} ({what})"
     place = f"line {entry.line} of {entry.file or entry.manifest}"
-    yield "made" if entry.images else "ended", f"{entry.finished_at} by run {entry.run}, {place}, api {entry.api}"
+    api = f"api {entry.api}" + (f" at {entry.endpoint}" if entry.endpoint else "")
+    yield "made" if entry.images else "ended", f"{entry.finished_at} by run {entry.run}, {place}, {api}"
     inference = f"{duration(entry.inference_s)} inference, " if entry.inference_s is not None else ""
     yield "time", f"{inference}{duration(entry.timings.total_s)} in all"
     if entry.cost_usd is not None:
@@ -147,6 +148,6 @@ def _told(entry: Entry, found: Shown) -> Iterator[tuple[str, str]]:
 
 
 def _attempt(attempt: Attempt) -> str:
-    parts = [attempt.at, f"HTTP {attempt.http}" if attempt.http else "", attempt.failure or ""]
+    parts = [attempt.at, attempt.endpoint or "", f"HTTP {attempt.http}" if attempt.http else "", attempt.failure or ""]
     said = f": {attempt.message}" if attempt.message else ""
     return f"{' '.join(filter(None, parts))}{said} ({duration(attempt.elapsed_s)}, billed: {attempt.billed})"

@@ -6,28 +6,31 @@ Knows bytes and names; whether they are a picture, and whose, was decided before
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from batchgen.world import Files, Staged
+from batchgen import threads
+from batchgen.world import Files, Staged, Threads
 
 
 @dataclass
 class LocalSink:
-    """Pictures in the output folder. One thread at a time; `at_once` final names are given beside each other."""
+    """Pictures in the output folder. One thread at a time; `at_once` final names are given beside each other. `mark`
+    tells the temporary files from those of others who write to the same folder."""
 
     files: Files
     tmp: str
     at_once: int = 1
+    mark: str = ""
+    start: Threads = threads.start
     _numbers: count[int] = field(default_factory=count)
     _made: set[str] = field(default_factory=set)
     _renamed_in: set[str] = field(default_factory=set)
 
     def stage(self, data: bytes, sha256: str) -> Staged:
         """Write the bytes to a temporary file. Its name begins with their digest, so that it can be found again."""
-        path = f"{self.tmp}/{sha256[:32]}-{next(self._numbers)}"
+        path = f"{self.tmp}/{sha256[:32]}-{self.mark}{next(self._numbers)}"
         handle = self.files.create(path)
         staged = Staged(path, handle)
         try:
@@ -66,7 +69,7 @@ class LocalSink:
         if self.at_once < 2:
             self._rename(waiting, moves)
         else:
-            _beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves))
+            beside_each_other(min(self.at_once, len(moves)), lambda: self._rename(waiting, moves), self.start)
         for parent in sorted(self._renamed_in):
             self.files.sync_dir(parent)
             self._renamed_in.remove(parent)
@@ -78,11 +81,8 @@ class LocalSink:
             del moves[name]
 
 
-def _beside_each_other(threads: int, act: Callable[[], None]) -> None:
-    """Let that many threads do the same; the first error is raised when all have ended.
-
-    Threads of a pool would be waited for when the program ends, however long a server takes.
-    """
+def beside_each_other(number: int, act: Callable[[], None], start: Threads = threads.start) -> None:
+    """Let that many threads do the same; the first error is raised when all have ended."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -91,10 +91,7 @@ def _beside_each_other(threads: int, act: Callable[[], None]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    running = [threading.Thread(target=run, name="batchgen-sink", daemon=True) for _ in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
+    for thread in [start("batchgen-sink", run) for _ in range(number)]:
         thread.join()
     if errors:
         raise errors[0]

@@ -35,6 +35,15 @@ class Inference(msgspec.Struct, frozen=True):
     max: float
 
 
+class EndpointCounts(msgspec.Struct):
+    """What one of several endpoints was asked in a run, and what came of it; `inference_p50_s` is a median."""
+
+    requests: int = 0
+    pictures: int = 0
+    failures: int = 0
+    inference_p50_s: float | None = None
+
+
 class JobCounts(msgspec.Struct, frozen=True):
     """Where the selected jobs stand; the four add up to `selected`."""
 
@@ -48,7 +57,8 @@ class JobCounts(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """The verdict of a run, as `summary.json` holds it. `selected` of the manifest's `total` jobs were asked for.
 
-    Beside where the jobs stand it tells what this run did: jobs `made`, `requests` sent, `wall_s` seconds.
+    Beside where the jobs stand it tells what this run did: jobs `made`, `requests` sent, `wall_s` seconds; of several
+    `endpoints` also what each did.
     """
 
     run: str
@@ -77,6 +87,7 @@ class Summary(msgspec.Struct, frozen=True):
     left: dict[str, int] = {}
     notices: list[str] = []
     store: str | None = None
+    endpoints: dict[str, EndpointCounts] = {}
     v: int = 1
 
 
@@ -96,6 +107,8 @@ class Tally:
     inference_s: array[float] = field(default_factory=lambda: array("d"))
     groups: dict[tuple[str, Outcome, str], FailureGroup] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
+    endpoints: dict[str, EndpointCounts] = field(default_factory=dict)
+    _inference_at: dict[str, array[float]] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -117,7 +130,10 @@ class Tally:
             case Outcome.DONE:
                 self.done += 1
                 self.pictures += len(entry.images)
-                self.inference_s.extend(p.inference_s for p in entry.images if p.inference_s is not None)
+                seconds = [p.inference_s for p in entry.images if p.inference_s is not None]
+                self.inference_s.extend(seconds)
+                if entry.endpoint:
+                    self._inference_at.setdefault(entry.endpoint, array("d")).extend(seconds)
                 return
             case Outcome.FAILED:
                 self.failed += 1
@@ -142,10 +158,22 @@ class Tally:
 
     def _tried(self, attempt: Attempt, price_usd: float | None, pictures: int) -> None:
         self.requests += 1
+        if attempt.endpoint:
+            counts = self.endpoints.setdefault(attempt.endpoint, EndpointCounts())
+            counts.requests += 1
+            counts.pictures += 0 if attempt.failure else pictures
+            counts.failures += attempt.failure is not None
         if price_usd is not None:
             self.priced = True
             self.cost_usd += price_usd * pictures * (attempt.billed is Billed.YES)
             self.exposure_usd += price_usd * (attempt.billed is Billed.MAYBE)
+
+    def by_endpoint(self) -> dict[str, EndpointCounts]:
+        """What each of several endpoints did, the busiest first."""
+        for name, seconds in self._inference_at.items():
+            if seconds and name in self.endpoints:
+                self.endpoints[name].inference_p50_s = percentile(sorted(seconds), 0.5)
+        return dict(sorted(self.endpoints.items(), key=lambda item: (-item[1].pictures, item[0])))
 
     def inference(self) -> Inference | None:
         if not self.inference_s:
@@ -195,7 +223,7 @@ def verdict(code: ExitCode, counts: JobCounts, made: int, reasons: Sequence[str]
         case ExitCode.ACCOUNT:
             return f"stopped, the account was refused{why}; {left}"
         case ExitCode.USAGE:
-            return f"stopped, the request or its address is wrong{why}; {left}"
+            return f"stopped, the request or its settings are wrong{why}; {left}"
         case ExitCode.STORAGE:
             return f"stopped, storage failed{why}; {left}, then {again}"
         case ExitCode.INTERNAL:
@@ -217,6 +245,11 @@ def render(summary: Summary) -> Iterator[str]:
     yield f"  this run   {summary.made} made, {sent}, {duration(summary.wall_s)}{rate}"
     if times := summary.inference_s:
         yield f"  inference  p50 {times.p50:.2f} s, p95 {times.p95:.2f} s, max {times.max:.2f} s"
+    for name, each in summary.endpoints.items():
+        did = [counted(each.requests, "request"), counted(each.pictures, "picture")]
+        did += [f"{each.failures} failed"] if each.failures else []
+        did += [] if each.inference_p50_s is None else [f"inference p50 {each.inference_p50_s:.2f} s"]
+        yield f"  endpoint   {name}: {', '.join(did)}"
     if summary.cost_usd is not None:
         maybe = (
             f", and ${summary.exposure_usd:.4f} may have been paid without a picture" if summary.exposure_usd else ""

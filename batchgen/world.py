@@ -1,12 +1,13 @@
 """The outside world as protocols: what the runner hands down, and what simulated nights replace.
 
-Declarations only. The real ones are `clock`, `client` and `files`; nothing below `runner` reaches outside by itself.
+Declarations only. The real ones are `clock`, `client`, `files` and `threads`; nothing below `runner` reaches outside by
+itself.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,7 +39,8 @@ class Transport(Protocol):
     """How a request reaches a server."""
 
     async def prepare(self, job: Job) -> Post:
-        """What to send; raises InputChanged where a picture is not the one that was planned with."""
+        """What to send; raises InputChanged where a picture is not the one that was planned with, BudgetSpent where a
+        limit that others count too leaves no room, and then nothing was counted."""
         ...
 
     async def send(self, post: Post, timeout_s: float) -> Reply:
@@ -52,6 +54,19 @@ class Transport(Protocol):
     async def reachable(self) -> bool:
         """Whether the server answers at all, asked without paying."""
         ...
+
+
+class Thread(Protocol):
+    """Work that goes on beside, as in `threading.Thread`; the program may end before it does."""
+
+    def join(self, timeout: float | None = None) -> None: ...
+    def is_alive(self) -> bool: ...
+
+
+class Threads(Protocol):
+    """How work is begun that goes on beside."""
+
+    def __call__(self, name: str, act: Callable[[], None]) -> Thread: ...
 
 
 class Files(Protocol):

@@ -43,7 +43,7 @@ def clean_environment(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Nothing that the developer's own shell says about keys, addresses, limits or proxies reaches a test."""
-    ours = ["BATCHGEN_", "NEBULA_", "OPENAI_", "XDG_"]
+    ours = ["BATCHGEN_", "NEBULA_", "OPENAI_", "XDG_", "AWS_", "AZURE_", "AZURITE_", "GOOGLE_", "STORAGE_EMULATOR_"]
     if request.node.get_closest_marker("no_cover"):
         ours.append("COVERAGE_")  # nor are the processes that it starts measured
     for name in os.environ:

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from samples import job
 
-from batchgen.client import Client, Endpoint, incoming, origin
+from batchgen.client import Client, Server, incoming, origin
 from batchgen.client.connection import Connection
 from batchgen.client.origin import Origin
 from batchgen.model import AttemptFailed, Failure, Job, Post, Reply, Secret
@@ -36,7 +36,7 @@ async def encode(of: Job) -> Post:
 
 
 def client_of(url: str) -> Client:
-    return Client(Endpoint(url, url + PING, Secret(CANARY)), encode, user_agent="batchgen/9")
+    return Client(Server(url, url + PING, Secret(CANARY)), encode, user_agent="batchgen/9")
 
 
 @asynccontextmanager
@@ -219,7 +219,7 @@ async def test_a_server_may_have_headers_paths_and_types_of_its_own() -> None:
         return web.Response(body=b"{}")
 
     async with serving(handler) as (_, url):
-        endpoint = Endpoint(url, url + PING, Secret(""), {"api-key": "k-1", "X-Org": "team 1"})
+        endpoint = Server(url, url + PING, Secret(""), {"api-key": "k-1", "X-Org": "team 1"})
         async with Client(endpoint, encode, user_agent="batchgen/9") as client:
             await client.send(Post("/images/edits?api-version=1", "multipart/form-data; boundary=b", b"--b--"), 30)
             await client.send(post(), 30)

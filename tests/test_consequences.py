@@ -104,12 +104,11 @@ def test_how_long_answers_usually_take(desk: Desk, durations_s: list[float], usu
 
 
 def test_a_success_helps_all_gates(desk: Desk) -> None:
-    """A success counts for others, ends barren pauses, pays a token back and lets concurrency grow."""
+    """A success counts for others, ends barren pauses and lets concurrency grow."""
     desk.gates.adaptive.limit = 4.0
-    desk.gates.retries.tokens, desk.gates.cooldown.barren = 100.0, 3
+    desk.gates.cooldown.barren = 3
     desk.succeeds(in_flight=4)
-    assert desk.effects.successes == 1
-    assert (desk.gates.retries.tokens, desk.gates.cooldown.barren) == (101.0, 0)
+    assert (desk.effects.successes, desk.gates.cooldown.barren) == (1, 0)
     assert desk.gates.adaptive.limit == 5.0
     assert desk.events == [Paced("concurrency 5: answers are good", routine=True, concurrency=5)]
 

@@ -76,7 +76,7 @@ def test_headers_hold_what_their_variables_hold() -> None:
     assert found.headers == {"api-key": "value-1", "Authorization": "Key value-2", "x-plain": "5$ a $ 1"}
     assert (found.variables, found.secrets) == (("MY_KEY", "OTHER_TOKEN"), ("value-1", "value-2"))
     assert "value" not in repr(found)
-    key = endpoint.key_for(found, OPENAI, None)
+    key = endpoint.key_for(found, OPENAI, Api(), None)
     assert key and key.hide("value-1, value-2") == "***, ***" and not key.reveal()
 
 
@@ -84,7 +84,7 @@ def test_a_variable_that_is_not_set_is_missed_only_where_something_is_sent() -> 
     """Whoever only looks at a folder needs no key; a request would."""
     found = place_of(url="https://m/v1", headers={"api-key": "$NOT_SET_KEY"})
     assert (found.missing, found.variables) == (("NOT_SET_KEY",), ())
-    assert endpoint.key_for(found, OPENAI, "k") is None
+    assert endpoint.key_for(found, OPENAI, Api(), "k") is None
 
 
 BAD_HEADERS = [
@@ -126,7 +126,16 @@ def test_bad_headers(name: str, value: str, why: str) -> None:
 def test_who_needs_a_key(url: str, style: Style, key: str | None, works: bool) -> None:
     """A server of one's own needs no key, and plain http is for that alone: a key never goes out in the clear."""
     found = place_of(style, url=url)
-    assert (endpoint.exposed(found, style, key) is None and endpoint.key_for(found, style, key) is not None) is works
+    assert (
+        endpoint.exposed(found, style, key) is None and endpoint.key_for(found, style, Api(), key) is not None
+    ) is works
+
+
+def test_a_key_that_a_manifest_names_is_needed() -> None:
+    """A server of one's own needs no key, unless the manifest says that it has one."""
+    found = place_of(url="http://127.0.0.1:9/v1", key_env="MY_KEY")
+    assert endpoint.key_for(found, OPENAI, Api(key_env="MY_KEY"), None) is None
+    assert endpoint.key_for(found, OPENAI, Api(), None) is not None
 
 
 def test_a_secret_header_is_not_sent_in_the_clear_either() -> None:

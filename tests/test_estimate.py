@@ -22,9 +22,9 @@ from batchgen.estimate import (
     working_s,
 )
 from batchgen.joblog import Earlier, History
+from batchgen.limits import Limits
 from batchgen.model import Job, Outcome, Selection, Standing
 from batchgen.plan import Plan, make_plan
-from batchgen.settings import Limits
 from batchgen.text import size
 
 

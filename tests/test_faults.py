@@ -57,11 +57,11 @@ from faultserver import (
 )
 from PIL import Image
 
+from batchgen.flags import Flags
 from batchgen.model import UsageError
 from batchgen.runner.conduct import run as run_session
 from batchgen.runner.context import Voice
 from batchgen.runner.session import open_session
-from batchgen.settings import Flags
 from batchgen.summary import Summary
 
 KEY = "ak_canary-5ecretc0ffee0123456789"

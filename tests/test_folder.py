@@ -442,6 +442,26 @@ def test_superseded_pictures_are_named_by_request_and_content(tmp_path: Path) ->
     }
 
 
+def test_what_others_wrote_is_durable_before_it_is_relied_on(tmp_path: Path) -> None:
+    """Logs and attempts of shards of another number are synced when they are read: a power cut later loses none."""
+    synced: set[str] = set()
+
+    class Watched(PosixFiles):
+        def sync(self, handle: int) -> None:
+            super().sync(handle)
+            synced.add(str(Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path)))
+
+    (tmp_path / ".batchgen").mkdir()
+    (tmp_path / "log-1-of-2.jsonl").write_bytes(joblog.encode(done()))
+    (tmp_path / ".batchgen/attempts-2-of-2.jsonl").write_bytes(joblog.encode(Intent("b", "f2", 1, AT, "r", 0.003)))
+    files = Watched(tmp_path)
+    folder = Folder(files)
+    folder.load()
+    folder.close()
+    files.close_root()
+    assert {"log-1-of-2.jsonl", ".batchgen/attempts-2-of-2.jsonl"} <= synced
+
+
 def test_a_foreign_file_at_a_final_name_is_moved_aside(tmp_path: Path) -> None:
     """A file that no log line speaks of is neither overwritten nor lost."""
     put(tmp_path, "images/a.png", b"somebody's own")

@@ -434,6 +434,7 @@ NOTES = (
     encode(Intent("a", "x", 1, "2026-11-22T12:00:00.000Z", "r", 0.5)),
     encode(joblog.Ended("a", "x", entry().attempts[0], 0.5)),
     prepared(entry(), encode(entry())),
+    encode(joblog.Withdrawn("a", "x", 1)),
 )
 
 

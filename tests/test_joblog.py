@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from batchgen.joblog import (
     Note,
     Prepared,
     Saved,
+    Withdrawn,
     decode,
     decode_note,
     decode_seen,
@@ -41,6 +42,7 @@ NASTY = 'a\u2028b\u2029c\nd\re\x00f\x85g"h\\i\u202e\ufeff🐈'
 notes: st.SearchStrategy[Note] = st.builds(
     Intent, job=texts, fingerprint=texts, n=st.integers(1, 99), at=times, run=texts, price_usd=st.none() | st.just(0.5)
 ) | st.builds(Ended, job=texts, fingerprint=texts, attempt=attempts, price_usd=st.none() | st.just(0.5))
+notes |= st.builds(Withdrawn, job=texts, fingerprint=texts, n=st.integers(1, 99))
 
 
 # Lines
@@ -62,7 +64,7 @@ def test_an_entry_comes_back_from_its_line(written: Entry) -> None:
 
 @given(notes)
 def test_a_note_comes_back_from_its_line(written: Note) -> None:
-    """Intents and ends are read back as what they were."""
+    """Intents, ends and what takes an intent back are read as what they were."""
     assert decode_note(encode(written)) == written
 
 
@@ -490,6 +492,35 @@ def test_an_end_takes_the_doubt_away(order: tuple[int, ...]) -> None:
     assert lives.exposure_usd() == 0.5
 
 
+def withdrawn(n: int, job: str = "a") -> Withdrawn:
+    return Withdrawn(job, "f1", n)
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        ([intent(1), withdrawn(1)], []),
+        ([intent(1), withdrawn(1), withdrawn(1)], []),
+        ([withdrawn(1)], []),
+        ([withdrawn(1), intent(1)], [1]),
+        ([intent(1), withdrawn(1), intent(1)], [1]),
+        ([intent(1), withdrawn(2)], [1]),
+        ([intent(1), withdrawn(1, "b")], [1]),
+        ([ended(1), intent(2), withdrawn(2)], [1]),
+        ([intent(1), ended(1), withdrawn(1)], [1]),
+        ([intent(1), withdrawn(1), intent(2)], [2]),
+    ],
+    ids=str,
+)
+def test_an_intent_that_was_taken_back_is_no_doubt(written: list[Note], left: list[int]) -> None:
+    """A request that never left counts for nothing; what ended, what came later and other jobs are not touched."""
+    lives = lives_of(*written)
+    assert [attempt.n for attempt in lives.of("a", "f1")] == left
+    assert lives.unfinished() == ({("a", "f1")} if left else set()) == {(e.job, "f1") for e in lives.ended()}
+    assert lives.exposure_usd() == 0.5 * len(left)
+    assert bool(lives.doubtful()) is any(a.failure is Failure.IN_DOUBT for a in lives.of("a", "f1"))
+
+
 def test_attempts_stand_in_their_order() -> None:
     """A life is told by number; the last attempt says whether the job is in doubt; other jobs are apart."""
     lives = lives_of(intent(3), ended(1), intent(2), ended(2), intent(1, "b"), ended(1, job="b"), intent(1, "c"))
@@ -544,10 +575,20 @@ def test_exposure_of_unfinished_jobs() -> None:
     assert lives.exposure_usd() == 1.0
 
 
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.booleans()), max_size=12), st.randoms())
-def test_compacting_loses_nothing(events: list[tuple[str, int, bool]], order: Any) -> None:
+MAKE: dict[str, Callable[[int, str], Note]] = {
+    "intent": intent,
+    "ended": lambda n, job: ended(n, job=job),
+    "withdrawn": withdrawn,
+}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 5), st.sampled_from(list(MAKE))), max_size=12),
+    st.randoms(),
+)
+def test_compacting_loses_nothing(events: list[tuple[str, int, str]], order: Any) -> None:
     """The lines of a compacted file tell the same lives, in any order, and compact to themselves."""
-    lives = lives_of(*(ended(n, job=j) if end else intent(n, j) for j, n, end in events))
+    lives = lives_of(*(MAKE[kind](n, j) for j, n, kind in events))
     lines = [encode(note) for note in lives.ended()]
     again = lives_of(*lines)
     order.shuffle(lines)

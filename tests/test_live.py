@@ -19,16 +19,17 @@ from batchgen import joblog
 from batchgen.events import Finished
 from batchgen.folder import Live, Pause, State
 from batchgen.joblog import Ended, Intent, Prepared, moment
+from batchgen.limits import Limits
 from batchgen.model import Entry, ExitCode, Failure, Outcome, Shard
 from batchgen.pacing import Adaptive, Breaker, Gates
 from batchgen.pool import Stop
 from batchgen.runner import live, process
 from batchgen.runner.archive import recent_at
+from batchgen.runner.context import Run
 from batchgen.runner.live import Now, RunState
 from batchgen.runner.look import Status
 from batchgen.runner.pulse import Pulse
 from batchgen.runner.watch import COST, LOOK_S, Glances, Lines, Screen, exit_code, line
-from batchgen.settings import Limits
 from batchgen.summary import Tally
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def test_troubles_are_told_newest_first_and_those_alike_once() -> None:
 
 
 def test_in_flight_is_what_has_no_end() -> None:
-    """Of a run's intents those count that neither failed, nor are about to be saved, nor are in the log."""
+    """Of a run's intents those count that did not fail, were not taken back, are not about to be saved or logged."""
     notes: list[joblog.Note] = [Intent(name, "f1", 1, AT, "r") for name in ("out", "failed", "saving", "saved")]
     notes += [Intent("other", "f1", 1, AT, "an earlier run")]
+    notes += [Intent("given back", "f1", 1, AT, "r"), joblog.Withdrawn("given back", "f1", 1)]
     notes += [ended("failed", 1, Failure.GATEWAY, "", 1), Prepared("saving", "f1", msgspec.Raw(b"{}"))]
     assert joblog.in_flight([entry(job="saved")], notes, "r") == 1
     assert joblog.in_flight([], [*notes, Intent("failed", "f1", 2, AT, "r")], "r") == 3
@@ -114,8 +116,14 @@ class Body:
         self.warnings: list[str] = []
         self.warn = self.warnings.append
         self.gates = Gates(Breaker(5), Adaptive(8))
-        self.pool = SimpleNamespace(stops=[], waiting=2, in_flight=3)
+        self.pool = SimpleNamespace(
+            stops=[], waiting=2, in_flight=3, lanes=[SimpleNamespace(name="", closed=None, gates=self.gates)]
+        )
         self.changed = asyncio.Event()
+
+    @property
+    def ends_at(self) -> datetime | None:
+        return Run.ends_at.fget(self)  # type: ignore[attr-defined, no-any-return]
 
     def write_state(self, state: State) -> None:
         self.states.append((self.clock.monotonic(), state))
@@ -124,7 +132,7 @@ class Body:
         pass
 
     async def live(self, script: Any) -> None:
-        pulse = Pulse(self, SimpleNamespace(remaining=40), self.pool, self.gates, self.changed)  # type: ignore[arg-type]
+        pulse = Pulse(self, SimpleNamespace(remaining=40), self.pool, self.changed)  # type: ignore[arg-type]
         await pulse.around(script(self), lambda: None)
 
     @property
@@ -200,6 +208,26 @@ def test_a_pause_says_why_and_until_when(close: Any, why: str, known: bool) -> N
     found = pulse(script).last
     assert found.live and found.live.pause and found.live.pause.why == why == found.doing
     assert (found.live.pause.until is not None) is known
+
+
+def test_of_several_endpoints_those_that_rest_are_told() -> None:
+    """While one of them works the run does; when all rest, it pauses until the first of them is back."""
+    others = [SimpleNamespace(name=name, closed=None, gates=Gates.of(8)) for name in "ab"]
+
+    async def script(body: Body) -> None:
+        body.pool.lanes = others
+        others[0].gates.cooldown.begin(0.0, 0.0, 30.0, 0.0)
+        body.changed.set()
+        await asyncio.sleep(5)
+        others[1].gates.cooldown.begin(5.0, 5.0, 60.0, 0.0)
+        body.changed.set()
+        await asyncio.sleep(5)
+
+    states = [state for _, state in pulse(script).states]
+    assert states[-2].doing == "working, without a" and states[-2].live and states[-2].live.pause is None
+    assert states[-2].live.resting["a"].why == "cooldown after a rate limit" and states[-2].live.limit == 2
+    assert states[-1].doing == "cooldown after a rate limit" and states[-1].live and len(states[-1].live.resting) == 2
+    assert states[-1].live.pause and states[-1].live.pause.until == at(-30)
 
 
 def test_a_heart_that_stops_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

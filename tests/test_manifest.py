@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchgen.manifest import FIELDS, LIMITS, Format, Rules, canonical, fingerprint, format_of, jobs, overrides, read
-from batchgen.model import FileInput, Job, ManifestError, Problem, UsageError
+from batchgen.model import Api, FileInput, Job, ManifestError, Problem, UsageError
 
 
 def file_input(path: str) -> FileInput:
@@ -127,13 +127,54 @@ defaults: {model: 010, width: "512"}
 jobs: []
 """
     header = read("m", Format.YAML, io.BytesIO(text.encode())).header
-    assert header.api is not None
-    assert (header.api.style, header.api.url, header.api.key_env) == ("openai", "http://127.0.0.1:9997/v1", "MY_KEY")
+    [api] = header.apis
+    assert (api.style, api.url, api.key_env) == ("openai", "http://127.0.0.1:9997/v1", "MY_KEY")
     assert header.limits == {"concurrency": 8, "requests_per_minute": 0.5, "max_cost_usd": 5.0}
     assert header.prices_usd == {"a/b": 0.003}
     assert header.defaults == {"model": "010", "width": 512}
-    short = read("m", Format.YAML, [b"api: sandbox\n", b"jobs: []"]).header.api
-    assert short is not None and short.style == "sandbox"
+    [short] = read("m", Format.YAML, [b"api: sandbox\n", b"jobs: []"]).header.apis
+    assert short.style == "sandbox"
+
+
+def test_a_list_of_endpoints_is_read() -> None:
+    """Each entry is an endpoint, in their order; a word is one, and so is a single mapping."""
+    text = """
+api:
+  - {style: openai, url: "http://a/v1", limits: {concurrency: 2, requests_per_minute: "60"}, name: 7}
+  - {style: openai, url: "http://a/v1", key_env: B_KEY}
+  - openai
+jobs: []
+"""
+    first, second, third = read("m", Format.YAML, io.BytesIO(text.encode())).header.apis
+    assert (first.limits, first.name) == ({"concurrency": 2, "requests_per_minute": 60.0}, "7")
+    assert (second.key_env, third) == ("B_KEY", Api("openai"))
+
+
+BAD_ENDPOINTS = [
+    ("[]", "3:6: api: the list is empty"),
+    ("[openai, nebula]", "3:15: api: the endpoints of one manifest have one style"),
+    ("[{url: https://a/v1}, {url: https://a/v1/}]", "3:28: api: the same url with the same key twice"),
+    ("[openai, openai]", "the same url with the same key twice"),
+    ("[{key_env: A_KEY, name: x}, {key_env: B_KEY, name: x}]", "two endpoints are called 'x'"),
+    ("[{style: sandbox, url: http://localhost:1}, sandbox]", "several sandboxes need an address each"),
+    ("[{ulr: https://a/v1}]", "'ulr' is not a known field; did you mean 'url'?"),
+    ("[{limits: {max_cost_usd: 5}}]", "3:17: api.limits: 'max_cost_usd' is no limit of one endpoint"),
+    ("[{limits: {concurency: 5}}]", "did you mean 'concurrency'?"),
+    ("[{limits: {concurrency: 0}}]", "api.limits: concurrency: expected a whole number from 1"),
+    ("[{limits: 5}]", "limits: expected a mapping with concurrency"),
+    ("[{name: ''}]", "name: expected up to 60 printable ASCII characters"),
+    ("[17]", "3:7: api: expected nebula, sandbox or openai, got 17"),
+    ("[[nebula]]", "expected nebula, sandbox or openai"),
+]
+
+
+@pytest.mark.parametrize(("api", "why"), BAD_ENDPOINTS, ids=[row[0] for row in BAD_ENDPOINTS])
+def test_bad_endpoints(api: str, why: str) -> None:
+    """What is wrong with one of them is told at its place, once."""
+    with pytest.raises(ManifestError) as caught:
+        read("m", Format.YAML, io.BytesIO(f"defaults: {{model: m}}\n# endpoints\napi: {api}\njobs: [a]\n".encode()))
+    [problem] = caught.value.problems
+    assert why in str(problem) and problem.line == 3
 
 
 def test_a_switch_is_true_or_false() -> None:

@@ -18,21 +18,26 @@ from nights.disk import Disk
 from nights.scenario import scenario
 from nights.shrink import play_apart, shrink, told
 
-from batchgen import failures
-from batchgen.folder import Folder
+from batchgen import failures, plan, shards
+from batchgen.folder import Folder, Records
 from batchgen.folder.writable import _Appender
 from batchgen.joblog import Fold, Lives
 from batchgen.model import Counts
 from batchgen.pacing import Adaptive, Budget, Day
-from batchgen.pool import Pool
 from batchgen.pool.consequences import Consequences
+from batchgen.pool.lanes import Lanes
+from batchgen.runner import conduct
+from batchgen.runner.context import Run
+from batchgen.runner.copies import Copies
 from batchgen.sink import LocalSink
+from batchgen.stores import StoreFiles
+from batchgen.stores.files import in_store
 from batchgen.world import Delivery, Work
 from batchgen.writer import Committer
 
 # What runs here is measured where it is tested for itself; to count its lines here too takes three times as long.
 pytestmark = pytest.mark.no_cover
-NIGHTS = 200
+NIGHTS = 160
 SHARE = 20
 
 
@@ -134,7 +139,7 @@ def _old_pictures_overwritten(patch: Patch) -> None:
 
 def _day_not_closed(patch: Patch) -> None:
     patch.setattr(Day, "hold", lambda self, utc: None)
-    patch.setattr(Pool, "_check_patience", lambda self, now_s: None)
+    patch.setattr(Lanes, "check_patience", lambda self, *arguments: None)
 
 
 def _one_request_more_in_flight(patch: Patch) -> None:
@@ -162,7 +167,7 @@ def _done_again(patch: Patch) -> None:
 def _pictures_swapped(patch: Patch) -> None:
     commit = Committer.commit
 
-    def mixed(self: Committer, works: Iterable[Work]) -> Any:
+    def mixed(self: Committer[Work], works: Iterable[Work]) -> Any:
         group = list(works)
         deliveries = [work for work in group if isinstance(work, Delivery)]
         bodies = [work.body for work in deliveries]
@@ -171,6 +176,65 @@ def _pictures_swapped(patch: Patch) -> None:
         return commit(self, group)
 
     patch.setattr(Committer, "commit", mixed)
+
+
+def _shards_overlap(patch: Patch) -> None:
+    patch.setattr(plan, "holds", lambda shard, job: True)
+
+
+def _shards_take_the_whole_limit(patch: Patch) -> None:
+    patch.setattr(shards, "part", lambda shard, whole: whole)
+
+
+def _what_other_shards_did_is_not_read(patch: Patch) -> None:
+    patch.setattr(Records, "_read_earlier", lambda self: None)
+
+
+def _what_was_read_is_not_kept(patch: Patch) -> None:
+    patch.setattr(Folder, "_keep_what_was_read", lambda self: None)
+
+
+def _overdrawn_parts_forgotten(patch: Patch) -> None:
+    patch.setattr(Run, "overdrawn", lambda self, used, part, whole=None: 0.0)
+
+
+def _time_counted_from_the_plan(patch: Patch) -> None:
+    begin = conduct._begin
+
+    def late(session: Any, folder: Any, voice: Any, outside: Any, began_s: float) -> Any:
+        return begin(session, folder, voice, outside, outside.clock.monotonic())
+
+    patch.setattr(conduct, "_begin", late)
+
+
+def _draft_removed_before_the_upload(patch: Patch) -> None:
+    def upload(self: StoreFiles, old: str, new: str) -> None:
+        data = self.local.read(old)
+        self.local.remove(old)
+        self.objects.put(new, data)
+        self._index.put(new, len(data))
+
+    patch.setattr(StoreFiles, "_upload", upload)
+
+
+def _objects_deleted_instead_of_moved(patch: Patch) -> None:
+    def move(self: StoreFiles, old: str, new: str) -> None:
+        self.objects.delete(old)
+        self._index.remove(old)
+
+    patch.setattr(StoreFiles, "_move", move)
+
+
+def _objects_overwritten(patch: Patch) -> None:
+    patch.setattr(StoreFiles, "size_of", lambda self, path: None if in_store(path) else self.local.size_of(path))
+
+
+def _nothing_is_prepared(patch: Patch) -> None:
+    patch.setattr(Committer, "_prepare", lambda self, entries, lines: None)
+
+
+def _copies_not_finished(patch: Patch) -> None:
+    patch.setattr(Copies, "finish", lambda self: "")
 
 
 # Each with a night that finds it, where that is not the first one.
@@ -187,12 +251,23 @@ PLANTED: dict[Callable[[Patch], None], int] = {
     _torn_tail_kept: 11,
     _intent_after_the_answer: 0,
     _old_pictures_overwritten: 5,
-    _day_not_closed: 52,
+    _day_not_closed: 38,
     _one_request_more_in_flight: 0,
     _budget_forgets: 1,
     _no_breaker: 21,
     _done_again: 0,
     _pictures_swapped: 0,
+    _shards_overlap: 3,
+    _shards_take_the_whole_limit: 38,
+    _what_other_shards_did_is_not_read: 3,
+    _what_was_read_is_not_kept: 738,
+    _overdrawn_parts_forgotten: 6903,
+    _time_counted_from_the_plan: 6729,
+    _draft_removed_before_the_upload: 219,
+    _objects_deleted_instead_of_moved: 54,
+    _objects_overwritten: 4,
+    _nothing_is_prepared: 6,
+    _copies_not_finished: 4,
 }
 
 

@@ -32,6 +32,7 @@ from batchgen.pacing import (
     Pace,
     RetryBudget,
     Tickets,
+    Told,
     backoff_s,
     clock_skew,
     grant,
@@ -922,15 +923,16 @@ def test_the_order_of_the_gates() -> None:
     ]
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_what_a_request_takes(again: bool) -> None:
-    """Every request takes a ticket and its price; only a repeated one takes from the retry budget."""
-    free = Gates(Breaker(5), Adaptive(2, limit=2))
-    free.tickets.add(100.0, Lease((0.0, 1.5)))
-    free.sent(100.0, 0.25, again=again)
-    assert (free.budget.requests, free.budget.spent_usd) == (1, 0.25)
+def test_what_a_request_takes() -> None:
+    """Every request takes a ticket, and one of those that the server says remain."""
+    free = Gates.of(5)
+    free.adaptive.limit = 2.0
+    free.tickets.add(100.0, Lease((0.0, 1.5, 1.5)))
+    free.allotment.hear(Told(2, 60.0), 99.0, 100.0)
+    free.sent(100.0)
     assert free.hold(100.0, NOON, 1) == Hold(1.5, "requests per minute")
-    assert free.retries.tokens == RETRY_TOKENS - (RETRY_COST if again else 0)
+    free.sent(100.0)
+    assert free.hold(102.0, NOON, 1) == Hold(58.0, "the server's own limit")
 
 
 def test_a_local_time_is_not_utc() -> None:

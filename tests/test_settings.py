@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchgen.flags import Flags
+from batchgen.limits import Limits
 from batchgen.manifest import LIMITS
-from batchgen.model import Api, Header, Outcome, Secret, Selection, UsageError
+from batchgen.model import Api, Header, Outcome, Secret, Selection, Shard, UsageError
 from batchgen.protocol import nebula
-from batchgen.settings import DEFAULT_PATIENCE_S, Flags, Limits, Settings, resolve, style_of
+from batchgen.settings import DEFAULT_PATIENCE_S, Settings, resolve, style_of
 
 KEY = "sk-very-secret-0123456789"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -31,7 +33,7 @@ def settings(
 ) -> Settings:
     """The settings of a run of m.yaml with these flags."""
     said = Flags(Path("m.yaml"), **flags)
-    return resolve(said, env or {}, header or Header(), output=Path("o"), find_key=lambda place: key, now=now)
+    return resolve(said, env or {}, header or Header(), output=Path("o"), find_key=lambda api, place: key, now=now)
 
 
 def refusal(*args: Any, **flags: Any) -> str:
@@ -181,9 +183,9 @@ def test_a_blank_variable_is_not_said() -> None:
 
 def test_who_wins_the_style() -> None:
     """The style comes from the flag, else the environment, else the manifest, else it is nebula."""
-    env, header = {"BATCHGEN_API": "sandbox"}, Header(api=Api("sandbox"))
+    env, header = {"BATCHGEN_API": "sandbox"}, Header(apis=(Api("sandbox"),))
     assert style_of(Flags(Path("m"), api="nebula"), env, header) == "nebula"
-    assert style_of(Flags(Path("m")), env, Header(api=Api("nebula"))) == "sandbox"
+    assert style_of(Flags(Path("m")), env, Header(apis=(Api("nebula"),))) == "sandbox"
     assert style_of(Flags(Path("m")), {}, header) == "sandbox"
     assert style_of(Flags(Path("m")), {}, Header()) == "nebula"
 
@@ -199,7 +201,7 @@ def test_an_unknown_style_is_refused() -> None:
 def test_who_wins_the_address() -> None:
     """The address comes from the flag, else the style's variable, else the manifest, else the style."""
     env = {"NEBULA_API_URL": "https://env/v1", "BATCHGEN_API_URL": "https://wrong"}
-    header = Header(api=Api("nebula", "https://manifest/v1"))
+    header = Header(apis=(Api("nebula", "https://manifest/v1"),))
     assert settings(env, header, api_url="https://flag/v1").url == "https://flag/v1"
     assert settings(env, header).url == "https://env/v1"
     assert settings({}, header).url == "https://manifest/v1"
@@ -207,9 +209,80 @@ def test_who_wins_the_address() -> None:
     assert nebula.DEFAULT_URL == "https://api.nebulablock.com/api/v1"
 
 
+def test_each_endpoint_has_its_own_limits() -> None:
+    """What an entry says holds for it, else what the manifest says; the run's are the sums, where all have one."""
+    apis = (
+        Api("openai", "https://a/v1", limits={"concurrency": 2, "requests_per_minute": 60, "timeout_s": 30}),
+        Api("openai", "https://b/v1", limits={"requests_per_day": 100}),
+    )
+    header = Header(apis=apis, limits={"concurrency": 3, "requests_per_minute": 10, "max_cost_usd": 5})
+    found = settings({}, header)
+    first, second = (each.limits for each in found.endpoints)
+    assert (first.concurrency, first.requests_per_minute, first.timeout_s) == (2, 60, 30)
+    assert (second.concurrency, second.requests_per_minute, second.requests_per_day) == (3, 10, 100)
+    run = found.limits
+    assert (run.concurrency, run.requests_per_minute, run.requests_per_day, run.timeout_s) == (5, 70, None, 180)
+    assert run.max_cost_usd == 5
+    flagged = settings({"BATCHGEN_CONCURRENCY": "7"}, header, limits={"requests_per_minute": 5})
+    assert [(e.limits.concurrency, e.limits.requests_per_minute) for e in flagged.endpoints] == [(7, 5), (7, 5)]
+
+
+def test_a_shard_takes_its_part_of_every_endpoint() -> None:
+    """All shards together keep the limits of each."""
+    apis = tuple(Api(url=f"https://{name}/v1", limits={"requests_per_day": n}) for name, n in (("a", 10), ("b", 5)))
+    selection = Selection(shard=Shard(1, 2))
+    found = settings({}, Header(apis=apis), selection=selection)
+    assert [each.limits.requests_per_day for each in found.endpoints] == [5, 3]
+    few = tuple(Api(url=f"https://{name}/v1", limits={"requests_per_day": 1}) for name in "ab")
+    message = "requests_per_day 1 leaves nothing for shard 2/2"
+    assert refusal({}, Header(apis=few), selection=Selection(shard=Shard(2, 2))).count(message) == 1
+
+
+def test_the_same_account_under_two_names_is_told() -> None:
+    """Two variables with one key for one address would have its limits twice; the key is not shown."""
+    apis = tuple(Api(key_env=f"{name}_KEY", name=name) for name in "AB")
+    message = refusal({}, Header(apis=apis))
+    assert "A_KEY and B_KEY hold the same key for https://api.nebulablock.com/api/v1" in message and KEY not in message
+
+
+def test_the_style_alone_leaves_the_list() -> None:
+    """`--api` with the style that the manifest has anyway names no other server."""
+    apis = (Api("openai", "https://a/v1", "A_KEY"), Api("openai", "https://b/v1", "B_KEY"))
+    by_flag = settings({}, Header(apis=apis), api="openai")
+    by_variable = settings({"BATCHGEN_API": "openai"}, Header(apis=apis))
+    for found in (by_flag, by_variable):
+        assert [each.place.url for each in found.endpoints] == ["https://a/v1", "https://b/v1"]
+
+
+def test_one_endpoint_has_no_name() -> None:
+    """A list of length one is as good as no list."""
+    one = settings({}, Header(apis=(Api(name="mine"),)))
+    assert [each.name for each in one.endpoints] == [""]
+    two = settings({}, Header(apis=(Api("openai", "http://localhost:1"), Api("openai", "http://localhost:2"))))
+    assert [each.name for each in two.endpoints] == ["localhost:1", "localhost:2"]
+
+
+@pytest.mark.parametrize(
+    ("env", "flags"),
+    [
+        ({}, {"api": "sandbox"}),
+        ({}, {"api_url": "https://c/v1"}),
+        ({"BATCHGEN_API": "nebula"}, {}),
+        ({"OPENAI_BASE_URL": "https://c/v1"}, {}),
+    ],
+    ids=["style", "url", "style variable", "url variable"],
+)
+def test_what_names_an_endpoint_replaces_the_list(env: dict[str, str], flags: dict[str, Any]) -> None:
+    """Nothing of the list's addresses, keys and limits is left."""
+    apis = (Api("openai", "https://a/v1", "A_KEY", limits={"concurrency": 2}), Api("openai", "https://b/v1", "B_KEY"))
+    [only] = settings(env, Header(apis=apis), **flags).endpoints
+    assert (only.api.key_env, only.limits.concurrency) == (None, 8)
+    assert only.place.url not in ("https://a/v1", "https://b/v1")
+
+
 def test_the_sandbox_has_its_own_address() -> None:
     """The sandbox runs in the process unless it has an address of its own, and never asks the paid one."""
-    header = Header(api=Api("nebula", "https://manifest/v1"))
+    header = Header(apis=(Api("nebula", "https://manifest/v1"),))
     inside = settings({"NEBULA_API_URL": "https://env/v1"}, header, api="sandbox")
     assert (inside.url, inside.in_process) == ("", True)
     beside = settings({"BATCHGEN_API_URL": "http://localhost:8000/"}, header, api="sandbox")
@@ -236,7 +309,7 @@ def test_good_addresses(url: str, kept: str) -> None:
     """Encrypted addresses pass, and plain ones of this machine; slashes at the end do not matter."""
     assert settings(api_url=url).url == kept
     assert settings({"NEBULA_API_URL": url}).url == kept
-    assert settings({}, Header(api=Api(url=url))).url == kept
+    assert settings({}, Header(apis=(Api(url=url),))).url == kept
 
 
 BAD_ADDRESSES = [
@@ -267,7 +340,7 @@ def test_bad_addresses(url: str, why: str) -> None:
     message = refusal(api_url=url)
     assert why in message
     assert "hunter2" not in message
-    assert refusal({"NEBULA_API_URL": url}) == refusal({}, Header(api=Api(url=url))) == message
+    assert refusal({"NEBULA_API_URL": url}) == refusal({}, Header(apis=(Api(url=url),))) == message
 
 
 @pytest.mark.parametrize("url", ["https://[::1", "https://[x]/", "https://h]x"])
@@ -308,7 +381,7 @@ def test_addresses_are_shown_harmlessly() -> None:
 )
 def test_good_keys(key: str | None, kept: str | None) -> None:
     """A key is taken without the line end of its file; an empty one is none."""
-    found = settings(key=key).key
+    found = settings(key=key).endpoints[0].key
     assert (found.reveal() if found else None) == kept
 
 
@@ -334,7 +407,8 @@ def test_a_quoted_key_is_refused(quote: str) -> None:
 def test_the_key_is_never_shown() -> None:
     """No way of printing settings or key shows the key."""
     found = settings(key=KEY)
-    for shown in (repr(found), str(found), f"{found}", repr(found.key), str(found.key), f"{found.key}", f"{[found]}"):
+    given = found.endpoints[0].key
+    for shown in (repr(found), str(found), f"{found}", repr(given), str(given), f"{given}", f"{[found]}"):
         assert KEY not in shown
     assert "Secret(***)" in repr(found)
 
@@ -354,6 +428,7 @@ def test_the_key_is_hidden_in_what_servers_say(key: str, around: list[str]) -> N
 def test_without_a_key_nothing_is_hidden() -> None:
     """An empty key hides nothing, and a hidden one leaves three stars."""
     assert Secret("").hide("abc") == "abc"
+    assert Secret("key").beside(Secret("key-of-another")).hide("key, key-of-another") == "***, ***"
     assert Secret("").hide_bytes(b"abc") == b"abc"
     assert Secret("k1").hide("a k1 k1") == "a *** ***"
     assert Secret("k1").hide_bytes(b"a k1 k1") == b"a *** ***"

@@ -21,14 +21,16 @@ import batchgen
 from batchgen import joblog, shards
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
+from batchgen.flags import Flags
 from batchgen.folder import Folder, Records, Spending, locked
 from batchgen.joblog import Ended
 from batchgen.layout import Books, books_among
+from batchgen.limits import Limits
 from batchgen.model import Billed, Counts, ExitCode, Failure, FolderBusy, Header, Outcome, Picture, Shard, UsageError
 from batchgen.runner import look
 from batchgen.runner.archive import open_archive
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
-from batchgen.settings import Flags, Limits, resolve
+from batchgen.settings import resolve
 from batchgen.summary import Summary
 
 if TYPE_CHECKING:
@@ -86,7 +88,9 @@ def test_the_parts_add_up_to_the_whole(n: int, whole: int) -> None:
 
 def limits_of(shard: str, shared: bool = False, **limits: Any) -> Limits:
     flags = Flags.of("m.yaml", shard=shard, shared_account=shared, **limits)
-    return resolve(flags, {}, Header(), output=Path("out"), find_key=lambda place: "k", now=SystemClock().utc()).limits
+    return resolve(
+        flags, {}, Header(), output=Path("out"), find_key=lambda api, place: "k", now=SystemClock().utc()
+    ).limits
 
 
 def test_a_shard_gets_its_part_of_pace_day_and_money() -> None:
@@ -192,6 +196,29 @@ async def test_shards_keep_a_budget_together(place: Place) -> None:
         for i in (1, 2, 3):
             await go(manifest, server, max_requests=12, shard=f"{i}/3")
         assert 9 <= server.ledger.requests <= 12
+
+
+@pytest.mark.parametrize(
+    ("limits", "prices", "most"),
+    [
+        ({"max_requests": 8}, {}, 8),
+        ({"max_cost_usd": 8.0}, {"black-forest-labs/FLUX.1-schnell": 1.0}, 8),
+        ({"requests_per_day": 8}, {}, 8),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+async def test_what_one_shard_left_is_not_spent_twice(
+    place: Place, limits: dict[str, Any], prices: dict[str, float], most: int
+) -> None:
+    """What a whole run took of the part that a shard had left is not there for that shard any more."""
+    manifest = place.jobs(*(f"job-{n}" for n in range(40)), prices_usd=prices)
+    async with Sandbox(Script(latency_s=(0, 0))) as server:
+        await go(manifest, server, shard="1/2", **limits)
+        assert server.ledger.requests == most / 2
+        await go(manifest, server, **limits)
+        assert server.ledger.requests == most
+        await go(manifest, server, shard="2/2", **limits)
+        assert server.ledger.requests == most
 
 
 async def test_another_number_of_shards_goes_on_where_the_last_stopped(place: Place) -> None:

@@ -51,8 +51,7 @@ ids = st.sampled_from(["010", "no", "1e3", "night/fox-7", "_", "狐", "null", "t
 def read_back(text: str) -> Job:
     """The one job of a manifest."""
     document = read("m", Format.YAML, io.BytesIO(text.encode()))
-    api = document.header.api
-    assert api
+    [api] = document.header.apis
     rules = Rules("m", api.style, lambda path: FileInput(path, "ab" * 32), document.header.defaults)
     [job] = list(jobs(document.rows, rules))
     assert not isinstance(job, Problem), str(job)

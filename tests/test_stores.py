@@ -1,4 +1,4 @@
-"""Pictures in object stores, shown on two servers: moto, and nanio, which checks signatures; with faults between."""
+"""Pictures in object stores, shown on moto, on nanio, which checks signatures, and in Google's dialect; with faults."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from unittest.mock import ANY
 from urllib.parse import unquote
 
 import pytest
-from stores import ACCESS, BUCKET, HANG_UP, SECRET, SERVERS, SLOW_DOWN, Fault, Proxy, env
+from stores import ACCESS, BUCKET, HANG_UP, SECRET, SERVERS, SLOW_DOWN, Fault, Proxy, env, google
 
 from batchgen import address, cli
 from batchgen.address import Address
 from batchgen.files import PosixFiles
+from batchgen.flags import Flags
 from batchgen.model import ExitCode, UsageError
 from batchgen.runner import conduct, outside
 from batchgen.runner.archive import open_archive
@@ -29,11 +30,11 @@ from batchgen.runner.context import Voice
 from batchgen.runner.copies import EVERY_S, Copies
 from batchgen.runner.session import open_session
 from batchgen.sandbox import SANDBOX_KEY, Sandbox, Script
-from batchgen.settings import Flags
 from batchgen.sink import LocalSink
 from batchgen.stores import MARK, Mark, Objects, Store, StoreFiles, probe, read_mark
 from batchgen.stores import objects as objects_module
 from batchgen.stores.index import Index
+from batchgen.stores.trouble import trouble
 from batchgen.summary import Summary
 from batchgen.telling import Telling
 from batchgen.world import StoreBusy, StoreFailed
@@ -47,8 +48,22 @@ NOTHING_LISTENS = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="session", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a store; each test that asks for it runs on both."""
+    """The URL of a store; each test that asks for it runs on all."""
     with SERVERS[request.param]() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The URL of the store that knows conditions."""
+    with SERVERS["moto"]() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def google_store() -> Iterator[str]:
+    """The URL of the store that speaks as Google's does."""
+    with google() as url:
         yield url
 
 
@@ -78,6 +93,7 @@ def found(text: str, **variables: str) -> Address | list[str]:
 
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+AZURE = "DefaultEndpointsProtocol=https;AccountName=acc;AccountKey=c2VjcmV0=="
 NEBULA = {"NEBULA_ACCESS_KEY": "a", "NEBULA_SECRET_KEY": "b", "NEBULA_ENDPOINT": "store.example"}
 
 
@@ -115,7 +131,11 @@ def test_an_address_names_bucket_and_prefix(text: str, variables: dict[str, str]
         ("s3://b/p", NEBULA | {"NEBULA_ENDPOINT": "u:p@store.example"}, "NEBULA_ENDPOINT: expected a host"),
         ("s3://b/p", KEYS | {"AWS_ENDPOINT_URL": "http://10.0.0.1:9000"}, "AWS_ENDPOINT_URL: http would send"),
         ("gs://b/p", {"GOOGLE_BASE_URL": "http://10.0.0.1"}, "GOOGLE_BASE_URL: http would send"),
-        ("az://c/p", {}, "AZURE_STORAGE_ACCOUNT_NAME"),
+        ("gs://b/p", {"STORAGE_EMULATOR_HOST": "10.0.0.1:4443"}, "STORAGE_EMULATOR_HOST: http would send"),
+        ("az://c/p", {}, "AZURE_STORAGE_ACCOUNT_NAME, or set AZURE_STORAGE_CONNECTION_STRING"),
+        ("az://c/p", {"AZURE_STORAGE_ACCOUNT": "acc"}, "goes with AZURE_STORAGE_KEY"),
+        ("az://c/p", {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=acc;secret@"}, "STRING: expected AccountName"),
+        ("az://c/p", {"AZURE_STORAGE_CONNECTION_STRING": f"{AZURE};BlobEndpoint=http://10.0.0.1"}, "http would send"),
     ],
 )
 def test_what_leads_nowhere_is_told(text: str, variables: dict[str, str], words: str) -> None:
@@ -130,6 +150,50 @@ def test_nebulas_variables_beat_amazons() -> None:
     assert isinstance(there, Address) and there.keys
     assert (there.endpoint, there.region, there.keys.access.reveal()) == ("https://store.example", "ca", "n")
     assert "AWS" not in repr(there) and "'n'" not in repr(there)
+
+
+@pytest.mark.parametrize(
+    ("said", "endpoint", "keys"),
+    [
+        (AZURE, None, ("acc", "c2VjcmV0==", False)),
+        (f"{AZURE};EndpointSuffix=core.windows.net", None, ("acc", "c2VjcmV0==", False)),
+        (f"{AZURE};EndpointSuffix=core.example", "https://acc.blob.core.example", ("acc", "c2VjcmV0==", False)),
+        (f"{AZURE};BlobEndpoint=http://127.0.0.1:1/acc;", "http://127.0.0.1:1/acc", ("acc", "c2VjcmV0==", False)),
+        (
+            "BlobEndpoint=https://acc.blob.example/;SharedAccessSignature=?sv=1&sig=x%3D",
+            "https://acc.blob.example",
+            ("acc", "sv=1&sig=x%3D", True),
+        ),
+    ],
+)
+def test_an_azure_connection_string_tells_everything(
+    said: str, endpoint: str | None, keys: tuple[str, str, bool]
+) -> None:
+    """Account, key or signature, and server; what other variables say of another account is not looked at."""
+    there = found("az://c/p", AZURE_STORAGE_CONNECTION_STRING=said, AZURE_STORAGE_ACCOUNT_NAME="other")
+    assert isinstance(there, Address) and there.keys
+    assert (there.endpoint, (there.keys.access.reveal(), there.keys.secret.reveal(), there.keys.signed)) == (
+        endpoint,
+        keys,
+    )
+    assert "c2VjcmV0" not in repr(there) and "sig=" not in repr(there)
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "endpoint"),
+    [
+        ("az://c/p", {"AZURE_STORAGE_USE_EMULATOR": "true"}, "http://127.0.0.1:10000"),
+        ("az://c/p", {"AZURE_STORAGE_CONNECTION_STRING": "UseDevelopmentStorage=true"}, "http://127.0.0.1:10000"),
+        ("gs://b/p", {"STORAGE_EMULATOR_HOST": "localhost:4443"}, "http://localhost:4443"),
+    ],
+)
+def test_emulators_are_reached_as_the_providers_own_tools_reach_them(
+    text: str, variables: dict[str, str], endpoint: str
+) -> None:
+    """Who has told all other tools to use a stand-in does not write to the real store by this one."""
+    there = found(text, **variables)
+    assert isinstance(there, Address)
+    assert (there.endpoint, there.emulated, there.in_the_clear) == (endpoint, True, True)
 
 
 def test_state_goes_with_a_store_alone(tmp_path: Path) -> None:
@@ -192,6 +256,28 @@ def test_moving_is_copying_and_deleting(files: StoreFiles) -> None:
     assert files.names("superseded") == []
 
 
+def test_the_first_of_two_keeps_a_name_where_the_store_can_tell(moto: str, google_store: str, prefix: str) -> None:
+    """Amazon's If-None-Match and Google's generation 0: who comes second changes nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", google_store)
+        google = Objects(address.at(prefix.replace("s3://", "gs://"), os.environ))
+    for there in (objects_at(moto, prefix), google):
+        there.create("mark", b"first", {"Content-Type": "application/json"})
+        there.create("mark", b"second", {})
+        assert there.get("mark") == b"first"
+        assert there.attributes("mark")["content-type"] == "application/json"
+
+
+def test_a_store_without_conditions_is_written_to_all_the_same(nanio: str, prefix: str) -> None:
+    """nanio takes no notice of the condition; other stores say 501, and then it is left out."""
+    with Proxy(nanio) as proxy:
+        proxy.rule = lambda method, path: Fault(501, "NotImplemented") if proxy.count("PUT") < 4 else None
+        objects_at(proxy.url, prefix).create("mark", b"first", {})
+        assert proxy.count("PUT") == 4
+        objects_at(proxy.url, prefix).create("mark", b"second", {})
+        assert objects_at(nanio, prefix).get("mark") == b"second"
+
+
 def test_a_digest_that_the_store_did_not_keep_is_read(files: StoreFiles) -> None:
     """An object that somebody else put there has no digest beside it."""
     files.objects.put("images/a.png", b"foreign", {"sha256": "nonsense"})
@@ -209,7 +295,7 @@ def test_one_listing_answers_for_all(server: str, prefix: str, tmp_path: Path) -
         assert set(sizes.values()) == {5}
         assert [files.size_of(f"images/{n}.png") for n in range(1000)] == [None] * 1000
         assert (files.size_of("images/pets"), files.size_of("images")) == (-1, -1)
-        assert len(proxy.seen) == proxy.count("GET") == 2
+        assert len(proxy.seen) == proxy.count("GET") == 3
         assert sorted(files.names("images")) == ["a.png", "pets"]
 
 
@@ -306,11 +392,31 @@ def test_google_and_azure_are_asked_in_their_own_ways(monkeypatch: pytest.Monkey
         monkeypatch.setenv("AZURE_STORAGE_ENDPOINT", proxy.url)
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "acc")
         monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=SECRETSIGNATURE")
-        for scheme in ("gs", "az"):
+        connected = f"BlobEndpoint={proxy.url};AccountName=acc;SharedAccessSignature=?sv=2&sig=SECRETSIGNATURE"
+        for scheme, connection in (("gs", ""), ("az", ""), ("az", connected)):
+            monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
             with pytest.raises(StoreFailed) as error:
                 Objects(address.at(f"{scheme}://bucket/p", os.environ)).put("images/a.png", b"data")
             assert "SECRETSIGNATURE" not in str(error.value)
-        assert [unquote(path.partition("?")[0]) for _, path in proxy.seen] == ["/bucket/p/images/a.png"] * 2
+        paths, said = zip(*(path.partition("?")[::2] for _, path in proxy.seen), strict=True)
+        assert [unquote(path) for path in paths] == ["/bucket/p/images/a.png"] * 3
+        assert said == ("", "sv=1&sig=SECRETSIGNATURE", "sv=2&sig=SECRETSIGNATURE")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (
+            "Error performing token request: Error performing GET http://169.254.169.254/computeMetadata/v1/instance"
+            " - Server returned non-2xx status code: 403 Forbidden",
+            "cannot be asked without a key",
+        ),
+        ("Generic MicrosoftAzure error: Invalid Access Key: Invalid symbol 32", "cannot be asked with such a key"),
+    ],
+)
+def test_a_key_that_is_missing_is_told_from_one_that_is_refused(raw: str, words: str) -> None:
+    """Where there is no key, or one that cannot be one, nobody looks for a fault in the store's rights."""
+    assert words in str(trouble(Address("gs", "b", "p"), "put x", ValueError(raw)))
 
 
 def google_key(url: str) -> str:
@@ -416,6 +522,26 @@ async def test_a_night_with_a_store(night: Night, server: str, monkeypatch: pyte
     assert night.shop.ledger.requests == 5
 
 
+async def test_a_night_with_googles_store(
+    night: Night, google_store: str, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    """Run, change, resume with gs://, in the words of Google's XML API."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", google_store)
+    monkeypatch.setenv("NEBULA_API_KEY", SANDBOX_KEY)
+    night.prefix = prefix.replace("s3://", "gs://")
+    night.place.jobs("a", "pets/b")
+    assert (await night.run()).made == 2
+    night.place.jobs("a", {"id": "pets/b", "prompt": "other"})
+    assert (await night.run()).made == 1
+    assert [name.split("~")[0] for name in night.standing()] == [
+        "images/a.png",
+        "images/pets/b.png",
+        "superseded/pets/b",
+    ]
+    assert Objects(address.at(night.prefix, os.environ)).attributes("images/pets/b.png")["job"] == "pets/b"
+    assert (await night.run()).requests == 0
+
+
 async def test_copies_of_log_and_summary_lie_beside_the_pictures(
     night: Night, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +589,27 @@ async def test_a_folder_and_a_prefix_belong_together(
     assert night.shop.ledger.requests == 1
 
 
+async def test_of_two_that_begin_at_once_one_is_refused(
+    night: Night, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is a moment later than another machine in an empty prefix leaves, unpaid, and its folder is free again."""
+    lead(monkeypatch, moto)
+    night.place.jobs("a")
+    theirs = Mark("theirs", night.prefix, "host", "/other", "n.yaml")
+    create = Objects.create
+
+    def late(self: Objects, name: str, data: bytes, attributes: Any) -> None:
+        create(self, name, theirs.encode(), {})
+        create(self, name, data, attributes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objects, "create", late)
+        with pytest.raises(UsageError, match=r"holds the pictures of n\.yaml"):
+            await night.run()
+    assert night.shop.ledger.requests == 0
+    assert (await night.run(output=night.prefix + "-mine")).exit_code == 0
+
+
 async def test_shards_share_a_store(night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts that begin at once agree on one mark, and leave what one run leaves."""
     lead(monkeypatch, nanio)
@@ -487,6 +634,18 @@ async def test_a_store_that_cannot_be_used_costs_nothing(
     with pytest.raises(StoreFailed, match=words) as error:
         await night.run(output=f"s3://{bucket}/p")
     assert error.value.exit_code is ExitCode.STORAGE
+    assert night.shop.ledger.requests == 0
+
+
+async def test_a_store_that_may_not_be_listed_costs_nothing(
+    night: Night, nanio: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that may put, read and delete, but not list, is found out before anything is sent, in a new prefix too."""
+    night.place.jobs("a")
+    with Proxy(nanio, lambda method, path: Fault(403, "AccessDenied") if "list-type" in path else None) as proxy:
+        lead(monkeypatch, proxy.url)
+        with pytest.raises(StoreFailed, match="does not let this key"):
+            await night.run()
     assert night.shop.ledger.requests == 0
 
 

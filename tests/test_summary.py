@@ -220,7 +220,7 @@ VERDICTS = [
     pytest.param(ExitCode.WORK_LEFT, 4, "3 of 10 jobs are left: why; run the same command again", id="left"),
     pytest.param(ExitCode.ACCOUNT, 4, "stopped, the account was refused: why; 3 of 10 jobs are left", id="account"),
     pytest.param(
-        ExitCode.USAGE, 4, "stopped, the request or its address is wrong: why; 3 of 10 jobs are left", id="usage"
+        ExitCode.USAGE, 4, "stopped, the request or its settings are wrong: why; 3 of 10 jobs are left", id="usage"
     ),
     pytest.param(
         ExitCode.STORAGE,

@@ -27,7 +27,7 @@ from batchgen.model import BadAnswer, Entry, Job, Outcome, Secret, ServerError, 
 from batchgen.protocol import Drawn, nebula
 from batchgen.sink import LocalSink
 from batchgen.world import Delivery, Result, SyncFailed, Verdict, Work
-from batchgen.writer import HOPE_S, RETRY_S, Committer, Writer
+from batchgen.writer import HOPE_S, RETRY_S, Committer, Patience, Stager, Writer
 
 KEY = Secret("canary-key-123")
 TMP = ".batchgen/tmp"
@@ -140,15 +140,18 @@ class Desk:
         self.folder = Folder(self.disk)
         self.folder.load()
         self.disk.did.clear()
-        self.committer = Committer(
+        sink = LocalSink(self.disk, Books().tmp)
+        self.patience = Patience(self.clock, self.clock.pause)
+        self.stager = Stager(
             decode=nebula.decode_answer,
             check=images.check,
-            sink=LocalSink(self.disk, Books().tmp),
-            folder=self.folder,
+            sink=sink,
             clock=self.clock,
-            pause=self.clock.pause,
+            patience=self.patience,
             key=KEY,
+            quarantine=self.folder.quarantine,
         )
+        self.committer = Committer(self.stager.written, sink, self.folder, self.patience)
 
     def commit(self, *group: Work) -> list[Result]:
         return self.committer.commit(group)
@@ -289,7 +292,7 @@ def test_a_picture_of_another_size_is_kept_and_noted(desk: Desk, asked: dict[str
 def test_the_log_tells_of_the_file_and_of_what_was_received(desk: Desk) -> None:
     """Where a picture is finished before it is written, size and digest are the file's, which is what adoption and
     verification compare; the digest of the server's bytes stands beside them, and notes are kept."""
-    desk.committer.finish = lambda data, facts, job: Embedded(data + f" of {job.id}".encode(), ("a note",))
+    desk.stager.finish = lambda data, facts, job: Embedded(data + f" of {job.id}".encode(), ("a note",))
     [result] = desk.commit(delivery("a"))
     assert isinstance(result, Entry) and result.notes == ("a note",)
     [kept] = result.images
@@ -312,7 +315,7 @@ def test_what_cannot_be_finished_is_saved_as_it_came(desk: Desk) -> None:
     def fail(data: bytes, facts: images.ImageFacts, job: Job) -> Embedded:
         raise IndexError("odd\npicture")
 
-    desk.committer.finish = fail
+    desk.stager.finish = fail
     [result] = desk.commit(delivery("a"))
     assert isinstance(result, Entry) and result.outcome is Outcome.DONE
     assert result.notes == ("no metadata was embedded: odd picture",)
@@ -350,7 +353,7 @@ def test_an_unexpected_error_over_one_answer_is_that_answers_alone(desk: Desk) -
             raise RecursionError("too deep")
         return images.check(data)
 
-    desk.committer.check = check
+    desk.stager.check = check
     results = desk.commit(delivery("a"), delivery("bad", Drawn(picture("blue"))), delivery("b"))
     assert [type(r) for r in results] == [Entry, RecursionError, Entry]
     assert desk.pictures == {"images/a.png", "images/b.png"}
@@ -404,7 +407,7 @@ def test_while_the_disk_is_full_nothing_is_half_visible(desk: Desk, step: str) -
         for name in desk.pictures:
             images.check((desk.root / name).read_bytes())
 
-    desk.committer.pause = pause
+    desk.patience.pause = pause
     desk.disk.fail(step, errno.ENOSPC)
     desk.commit(delivery("a"), delivery("b", Drawn(picture("blue"))))
     assert seen == 1
@@ -483,7 +486,7 @@ def test_one_answer_at_a_time_is_open(desk: Desk) -> None:
     assert written == [0, 1, 2]
 
 
-class Stub(Committer):
+class Stub:
     """A committer that only calls what it was given."""
 
     def __init__(self, commit: Callable[[Sequence[Work]], list[Result]]) -> None:
@@ -491,6 +494,9 @@ class Stub(Committer):
 
     def commit(self, group: Iterable[Work]) -> list[Result]:
         return self._does(list(group))
+
+    def salvage(self, group: Iterable[Work]) -> None:
+        list(group)
 
 
 @pytest.mark.parametrize(

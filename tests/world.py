@@ -40,8 +40,8 @@ from batchgen.model import (
     Secret,
     ServerError,
 )
-from batchgen.pacing import Adaptive, Breaker, Budget, Gates, Pace
-from batchgen.pool import Deadline, Pending, Policy, Pool
+from batchgen.pacing import Budget, Gates, Pace
+from batchgen.pool import Deadline, Pending, Policy, Pool, Way
 from batchgen.protocol import Drawn, nebula
 from batchgen.world import Delivery, Result, Work
 
@@ -118,12 +118,13 @@ class SimClock:
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request as the server sees it: the `n`-th for its job, the `number`-th of all, both from 1."""
+    """A request as a server sees it: the `n`-th for its job there, the `number`-th of all, both from 1."""
 
     job: str
     n: int
     number: int
     at_s: float
+    server: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,12 @@ def between(from_s: float, to_s: float, answer: Answer, otherwise: Answer = OK) 
 class SimServer:
     """A Transport whose other end is a script; `arrivals` is its ledger."""
 
-    def __init__(self, react: React, alive: Callable[[float], bool], arrivals: list[Arrival]) -> None:
-        self.react, self.alive, self.arrivals = react, alive, arrivals
+    def __init__(self, react: React, alive: Callable[[float], bool], arrivals: list[Arrival], name: str = "") -> None:
+        self.react, self.alive, self.arrivals, self.name = react, alive, arrivals, name
         self.answers: list[tuple[Arrival, Answer]] = []
         self.pings: list[float] = []
         self.in_flight = self.most_in_flight = 0
-        self._counts: Counter[str] = Counter(a.job for a in arrivals)
+        self._counts: Counter[str] = Counter(a.job for a in arrivals if a.server == name)
 
     async def prepare(self, job: Job) -> Post:
         return Post("/", "text/plain", job.id.encode())
@@ -182,7 +183,7 @@ class SimServer:
     async def send(self, post: Post, timeout_s: float) -> Reply:
         job, now_s = post.body.decode(), asyncio.get_running_loop().time()
         self._counts[job] += 1
-        arrival = Arrival(job, self._counts[job], len(self.arrivals) + 1, now_s)
+        arrival = Arrival(job, self._counts[job], len(self.arrivals) + 1, now_s, self.name)
         self.arrivals.append(arrival)
         answer = self.react(arrival)
         self.answers.append((arrival, answer))
@@ -433,21 +434,17 @@ class World:
             manifest="world.yaml",
             api="nebula",
             key=Secret(KEY),
-            concurrency=limits.concurrency,
-            timeout_s=limits.timeout_s,
             allowance=Allowance(limits.attempts, limits.uncertain_retries),
             give_up_after_s=limits.give_up_after_s,
             wait_for_quota=limits.wait_for_quota,
-            requests_per_minute=limits.requests_per_minute,
             deadline=self.deadline,
             prices_usd={} if limits.price_usd is None else {MODEL: limits.price_usd},
         )
         return Pool(
             policy,
+            self._ways(server, clock),
             pull=pull,
-            gates=self._gates(fold, lives),
-            transport=server,
-            account=self.account,
+            budget=self._budget(fold, lives),
             deliver=deliver,
             note=lambda lines: self.notes.extend(lines.splitlines(keepends=True)),
             keep=keep,
@@ -456,18 +453,19 @@ class World:
             observe=events.append,
         )
 
+    def _ways(self, server: SimServer, clock: SimClock) -> list[Way]:
+        limits, gates = self.limits, Gates.of(self.limits.concurrency)
+        assert self.account
+        return [Way(server, self.account, gates, limits.timeout_s, limits.requests_per_minute)]
+
     def _account(self, clock: SimClock, fold: Fold, lives: Lives) -> MemoryAccount:
         today = clock.utc().date().isoformat()
         sent_today = fold.requests_by_day.get(today, 0) + sum(e.attempt.at.startswith(today) for e in lives.ended())
         return MemoryAccount(Pace(self.limits.requests_per_minute, self.limits.requests_per_day), clock, sent_today)
 
-    def _gates(self, fold: Fold, lives: Lives) -> Gates:
+    def _budget(self, fold: Fold, lives: Lives) -> Budget:
         limits, spent_usd = self.limits, fold.spent_usd + fold.exposure_usd + lives.exposure_usd()
-        return Gates(
-            breaker=Breaker(max(5, limits.concurrency)),
-            adaptive=Adaptive(limits.concurrency),
-            budget=Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended())),
-        )
+        return Budget(limits.max_cost_usd, limits.max_requests, spent_usd, fold.requests + len(lives.ended()))
 
 
 def most_in_window(times_s: Sequence[float], window_s: float) -> int:

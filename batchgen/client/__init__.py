@@ -24,7 +24,7 @@ PING_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class Server:
     """Where requests go, with which key and which other headers: the API's address, and a URL of the same server that
     answers for free. `links` finds where a success answer says that its pictures lie.
     """
@@ -39,7 +39,7 @@ class Endpoint:
 class Client:
     """Sends requests to one endpoint; use as an async context manager."""
 
-    def __init__(self, endpoint: Endpoint, encode: Callable[[Job], Awaitable[Post]], *, user_agent: str) -> None:
+    def __init__(self, endpoint: Server, encode: Callable[[Job], Awaitable[Post]], *, user_agent: str) -> None:
         self._encode, self._user_agent = encode, user_agent
         self._url, self._key, self._origin = endpoint.url, endpoint.key, Origin(endpoint.url)
         self._links = endpoint.links

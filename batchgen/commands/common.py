@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from batchgen.runner.session import Session
 
 LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
-    ("-c", "--concurrency", "concurrency", "requests in flight at most (default 8)"),
+    (
+        "-c",
+        "--concurrency",
+        "concurrency",
+        "requests in flight at most (default 8); of each endpoint, as --rpm, --rpd, --timeout",
+    ),
     ("", "--rpm", "requests_per_minute", "requests a minute at most"),
     ("", "--rpd", "requests_per_day", "requests a UTC day at most, over all runs with this key"),
     ("", "--attempts", "attempts", "tries for a job in this run (default 4)"),
@@ -20,7 +25,17 @@ LIMIT_FLAGS: tuple[tuple[str, str, str, str], ...] = (
     ("", "--max-cost", "max_cost_usd", "US dollars that this output may cost over all its runs"),
     ("", "--max-requests", "max_requests", "requests that this output may take over all its runs"),
 )
-_RUN_ONLY = ("check", "embed", "give_up_after_s", "max_runtime_s", "until", "on_quota", "shared_account")
+_RUN_ONLY = (
+    "check",
+    "embed",
+    "give_up_after_s",
+    "max_runtime_s",
+    "until",
+    "on_quota",
+    "shared_account",
+    "engine",
+    "ray_address",
+)
 _CHOICE = ("retry", "redo", "redo_missing", "only", "limit", "shuffle", "shard")
 _SHARED = ("output", "state", "format", "api", "api_url", "defaults", "prices", *_CHOICE)
 
@@ -103,14 +118,16 @@ def api_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--api",
         metavar="STYLE",
-        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in)",
+        help="nebula (default), openai (any server of its shape) or sandbox (the built-in stand-in); a style that"
+        " is not the manifest's replaces its endpoints by one",
     )
-    parser.add_argument("--api-url", metavar="URL", help="another address of the API")
+    parser.add_argument("--api-url", metavar="URL", help="another address of the API, the only one that is asked")
     parser.add_argument(
         "--api-key-file",
         type=Path,
         metavar="FILE",
-        help="where the key is, instead of the environment (NEBULA_API_KEY, OPENAI_API_KEY)",
+        help="where the key is, instead of the environment (NEBULA_API_KEY, OPENAI_API_KEY); of several endpoints,"
+        " that of the only one whose variable is not set",
     )
 
 
@@ -144,8 +161,8 @@ def limit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def session(arguments: argparse.Namespace) -> Session:
+    from batchgen.flags import Flags
     from batchgen.runner.session import open_session
-    from batchgen.settings import Flags
 
     names = {*_SHARED, *(name for *_, name, _ in LIMIT_FLAGS), *_RUN_ONLY}
     said = {name: value for name, value in vars(arguments).items() if name in names}

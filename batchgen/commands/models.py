@@ -28,9 +28,9 @@ def act(arguments: argparse.Namespace) -> int:
     import asyncio
     import os
 
+    from batchgen.flags import Flags
     from batchgen.runner.models import list_models, render
     from batchgen.runner.session import open_access, open_session
-    from batchgen.settings import Flags
 
     flags = Flags.of(arguments.manifest or Path(), api=arguments.api, api_url=arguments.api_url)
     key_file = arguments.api_key_file

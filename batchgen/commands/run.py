@@ -30,6 +30,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="structure",
         help="what a picture must pass to be kept: its structure (default), or also the decoding of every pixel",
     )
+    where = parser.add_argument_group("where the work is done")
+    where.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="in this process (default), or by a worker on each machine of a Ray cluster (pip install 'batchgen[ray]')",
+    )
+    where.add_argument(
+        "--ray-address",
+        metavar="ADDRESS",
+        help="the cluster (default: RAY_ADDRESS, else this machine's); --concurrency then counts for each machine",
+    )
     voice = parser.add_argument_group("what is said")
     voice.add_argument("--quiet", action="store_true", help="say nothing unless somebody is needed")
     voice.add_argument("--verbose", action="store_true", help="say every failed attempt")

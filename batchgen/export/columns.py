@@ -91,6 +91,7 @@ LAST: dict[str, tuple[Kind, Getter]] = {
     "cost_usd": (Kind.FLOAT, lambda entry, picture: entry.cost_usd),
     "finished_at": (Kind.TEXT, lambda entry, picture: entry.finished_at),
     "api": (Kind.TEXT, lambda entry, picture: entry.api),
+    "endpoint": (Kind.TEXT, lambda entry, picture: entry.endpoint),
     "run": (Kind.TEXT, lambda entry, picture: entry.run),
     "fingerprint": (Kind.TEXT, lambda entry, picture: entry.fingerprint),
     "manifest": (Kind.TEXT, lambda entry, picture: entry.manifest),

@@ -19,7 +19,7 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `ended` of the `to_do` jobs that it began with at `began_at` have ended, `waiting` wait for another try. At most
     `limit` requests may be out now (because of `limit_reason`), at most `concurrency` ever. `ends_at` is when the run
-    was told to end.
+    was told to end. `resting` says of several endpoints which are not asked at present.
     """
 
     began_at: str
@@ -32,3 +32,4 @@ class Live(msgspec.Struct, frozen=True, omit_defaults=True):
     requests_per_minute: float | None = None
     pause: Pause | None = None
     ends_at: str | None = None
+    resting: dict[str, Pause] = {}

@@ -42,6 +42,7 @@ class Records:
         others = [books for books in known_books(files) if books != self.own]
         self.beside = [books for books in others if shard and books.shard and books.shard.n == shard.n]
         self.earlier = [books for books in others if books not in self.beside]
+        self._spent_by: list[tuple[Shard, Spending]] = []
         self._spent_beside = self._spent_earlier = Spending()
         self._jobs_beside = 0
 
@@ -68,7 +69,10 @@ class Records:
         """The last logs; what earlier attempts came to is told by all of them."""
         spent, jobs = spending(self.fold), self.fold.jobs
         for books in self.beside:
+            before = spending(self.fold)
             self._read_log(books)
+            assert books.shard is not None
+            self._spent_by.append((books.shard, spending(self.fold).less(before)))
         self._spent_beside, self._jobs_beside = spending(self.fold).less(spent), self.fold.jobs - jobs
         for books in self.earlier:
             self._read_attempts(books)
@@ -93,6 +97,11 @@ class Records:
             return total
         own = total.less(self._spent_beside).less(self._spent_earlier)
         return own.plus(self._spent_earlier.part(self.own.shard.n))
+
+    @property
+    def spent_beside(self) -> list[tuple[Shard, Spending]]:
+        """What counts against the limits of each shard beside this one, as their logs told when they were read."""
+        return [(shard, own.plus(self._spent_earlier.part(shard.n))) for shard, own in self._spent_by]
 
     def _read_log(self, books: Books) -> None:
         if self.files.size_of(books.log) is not None:

@@ -11,12 +11,18 @@ from batchgen.joblog import Fold
 
 @dataclass(frozen=True)
 class Spending:
-    """Requests, also by UTC day (`2026-11-22`); US dollars that were paid, and that may have been without a picture."""
+    """Requests, also by UTC day (`2026-11-22`), and by day and endpoint where there were several; US dollars that were
+    paid, and that may have been without a picture.
+    """
 
     requests: int = 0
     spent_usd: float = 0.0
     exposure_usd: float = 0.0
     by_day: Counter[str] = field(default_factory=Counter)
+
+    def at_risk_usd(self) -> float:
+        """What was paid, and what may have been without a picture."""
+        return self.spent_usd + self.exposure_usd
 
     def less(self, other: Spending) -> Spending:
         return Spending(

@@ -14,7 +14,7 @@ from batchgen import joblog
 from batchgen.folder.records import Records, fold_lines, lines, names
 from batchgen.folder.state import State
 from batchgen.joblog import Lives, PaceNote, SeenPicture
-from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, copy_of, superseded
+from batchgen.layout import FOREIGN_FINGERPRINT, IMAGES, PRIVATE, QUARANTINE, STAGED, copy_of, superseded
 from batchgen.model import Entry, Job, Outcome, Shard, StorageError
 from batchgen.shards import holds
 from batchgen.world import Files
@@ -94,6 +94,7 @@ class Folder(Records):
         self._read(self._entries, self.own.log, self._add_entry)
         self._read_beside()
         self._read(self._attempts, self.own.attempts, self._add_note)
+        self._keep_what_was_read()
         shard = self.own.shard
         for (job, _), line in list(self.lives.prepared.items()):
             if shard is None or holds(shard, job):
@@ -101,6 +102,18 @@ class Folder(Records):
         # What an earlier run left may still be adopted by another shard.
         for books in (self.own, *(self.earlier if shard is None else ())):
             self._sweep(books.tmp)
+        if shard is None:
+            self._sweep(STAGED)
+
+    def _keep_what_was_read(self) -> None:
+        """What others wrote who may have died before a sync: this process goes by it, and never syncs it otherwise."""
+        for path in (path for books in self.earlier for path in (books.log, books.attempts)):
+            if self.files.size_of(path) is not None:
+                handle = self.files.open(path)
+                try:
+                    self.files.sync(handle)
+                finally:
+                    self.files.close(handle)
 
     def _sweep(self, tmp: str) -> None:
         for name in names(self.files, tmp):
@@ -143,7 +156,7 @@ class Folder(Records):
 
     def _find(self, picture: SeenPicture, taken: Container[str]) -> str | None:
         """Where the picture's bytes are: under their final name, or still under a temporary one that is not `taken`."""
-        folders = [books.tmp for books in (self.own, *self.earlier)]
+        folders = [*(books.tmp for books in (self.own, *self.earlier)), STAGED]
         drafts = [f"{tmp}/{n}" for tmp in folders for n in names(self.files, tmp) if n.startswith(picture.sha256[:32])]
         for place in (picture.file, *drafts):
             if (

@@ -1,7 +1,7 @@
 """The lines of the two files that are the truth: the job log (finished jobs) and the attempts file (what was sent).
 
 Nothing here opens a file: readers hand in lines with their offsets. Folding ignores order, so files may be
-concatenated.
+concatenated; only what takes back an intent must follow it.
 """
 
 from batchgen.joblog.draft import Draft, Saved, timestamp
@@ -16,6 +16,7 @@ from batchgen.joblog.lines import (
     Seen,
     SeenAttempt,
     SeenPicture,
+    Withdrawn,
     decode,
     decode_note,
     decode_seen,
@@ -44,6 +45,7 @@ __all__ = [
     "SeenAttempt",
     "SeenPicture",
     "Trouble",
+    "Withdrawn",
     "decode",
     "decode_note",
     "decode_pace",

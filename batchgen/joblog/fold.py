@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from batchgen.joblog.lines import Ended, Intent, Prepared, Seen, decode_note, decode_seen
+from batchgen.joblog.lines import Ended, Intent, Prepared, Seen, Withdrawn, decode_note, decode_seen
 from batchgen.model import Attempt, Billed, Counts, Failure, Outcome
 
 _RANK = (Outcome.UNCERTAIN, Outcome.FAILED, Outcome.DONE)
@@ -41,7 +41,8 @@ class Fold:
 
     A done entry beats the others; among equals the one finished last. Jobs are known by 60-bit hashes; the rows of a
     job are a chain from the `_latest` one through the `_earlier` ones. What tells a repeated line from another entry
-    is its run, its outcome, its time and its attempts.
+    is its run, its outcome, its time and its attempts. `requests_by_day` also counts what each of several endpoints was
+    sent, as `2026-11-22 gpu:8000`.
     """
 
     requests: int = 0
@@ -70,7 +71,8 @@ class Fold:
         self.requests += len(seen.attempts)
         for attempt in seen.attempts:
             day = attempt.at[:10]
-            self.requests_by_day[day] = self.requests_by_day.get(day, 0) + 1
+            for where in (day, f"{day} {attempt.endpoint}") if attempt.endpoint else (day,):
+                self.requests_by_day[where] = self.requests_by_day.get(where, 0) + 1
         self.spent_usd += seen.cost_usd or 0.0
         self.exposure_usd += seen.exposure_usd or 0.0
         if seen.outcome is _DONE:
@@ -190,12 +192,22 @@ class Lives:
             if _last_n(decode_seen(note.entry)) > self.last_n(*who):
                 self.prepared[who] = bytes(note.entry) + b"\n"
             return
+        if isinstance(note, Withdrawn):
+            self._withdraw(who, note.n)
+            return
         ended = note if isinstance(note, Ended) else _in_doubt(note)
         if ended.attempt.n <= self.last_n(*who):
             return
         life = self._attempts.setdefault(who, {})
         if ended.attempt.n not in life or isinstance(note, Ended):
             life[ended.attempt.n] = ended
+
+    def _withdraw(self, who: tuple[str, str], n: int) -> None:
+        life = self._attempts.get(who, {})
+        if n in life and life[n].attempt.failure is Failure.IN_DOUBT:
+            del life[n]
+        if not life:
+            self._attempts.pop(who, None)
 
     def of(self, job: str, fingerprint: str) -> tuple[Attempt, ...]:
         """A job's attempts so far, in order; one whose end is not known has failure `in_doubt`."""
@@ -226,6 +238,13 @@ class Lives:
 
 def _in_doubt(intent: Intent) -> Ended:
     attempt = Attempt(
-        intent.n, intent.at, 0.0, Billed.MAYBE, failure=Failure.IN_DOUBT, message="no end is known", counts=Counts.DOUBT
+        n=intent.n,
+        at=intent.at,
+        elapsed_s=0.0,
+        billed=Billed.MAYBE,
+        failure=Failure.IN_DOUBT,
+        message="no end is known",
+        counts=Counts.DOUBT,
+        endpoint=intent.endpoint,
     )
     return Ended(intent.job, intent.fingerprint, attempt, intent.price_usd)

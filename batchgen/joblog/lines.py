@@ -18,6 +18,7 @@ class Intent(msgspec.Struct, frozen=True, tag="intent", tag_field="type", omit_d
     at: str
     run: str
     price_usd: float | None = None
+    endpoint: str | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="type", omit_defaults=True):
@@ -29,6 +30,14 @@ class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="type", omit_def
     price_usd: float | None = None
 
 
+class Withdrawn(msgspec.Struct, frozen=True, tag="withdrawn", tag_field="type"):
+    """The request of an intent never left: whoever had been told to send it gave it back."""
+
+    job: str
+    fingerprint: str
+    n: int
+
+
 class Prepared(msgspec.Struct, frozen=True, tag="prepared", tag_field="type"):
     """The entry of a job whose pictures are about to get their final names; `entry` is the log line to be."""
 
@@ -37,7 +46,7 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared", tag_field="type"):
     entry: msgspec.Raw
 
 
-Note = Intent | Ended | Prepared
+Note = Intent | Ended | Prepared | Withdrawn
 
 
 class SeenAttempt(msgspec.Struct, frozen=True, gc=False):
@@ -45,6 +54,7 @@ class SeenAttempt(msgspec.Struct, frozen=True, gc=False):
 
     n: Annotated[int, msgspec.Meta(ge=0)]
     at: str
+    endpoint: str | None = None
 
 
 class SeenPicture(msgspec.Struct, frozen=True, gc=False):

@@ -14,6 +14,7 @@ class PaceNote(msgspec.Struct, frozen=True, omit_defaults=True):
     concurrency: int | None = None
     pause_s: float | None = None
     outage: bool = False
+    endpoint: str | None = None
 
 
 _notes = msgspec.json.Decoder(PaceNote)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from batchgen.joblog.lines import Ended, Intent, Note
+from batchgen.joblog.lines import Ended, Intent, Note, Withdrawn
 from batchgen.model import Attempt, Entry, Outcome
 
 SHOWN = 5
@@ -56,6 +56,8 @@ def in_flight(entries: Iterable[Entry], notes: Iterable[Note], run: str) -> int:
                 out.add((note.job, note.n))
         elif isinstance(note, Ended):
             out.discard((note.job, note.attempt.n))
+        elif isinstance(note, Withdrawn):
+            out.discard((note.job, note.n))
         else:
             saved.add(note.job)
     return sum(job not in saved for job, _ in out)

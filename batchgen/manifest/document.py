@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
 from batchgen import text
+from batchgen.manifest.endpoints import API, odd_one
 from batchgen.manifest.fields import (
+    ENDPOINT_LIMITS,
     FIELDS,
     LIMITS,
     NESTED,
@@ -32,31 +34,6 @@ from batchgen.model import Api, FileInput, Header, Problem
 if TYPE_CHECKING:
     from batchgen.manifest.yaml12 import Node
 
-_STYLE = Field("style", Literal["nebula", "sandbox", "openai"], "nebula, sandbox or openai", "the wire format")
-API = {
-    "style": _STYLE,
-    "url": Field("url", Annotated[str, Meta(pattern=r"\Ahttps?://\S+\Z")], "a URL with http:// or https://", "server"),
-    "key_env": Field(
-        "key_env",
-        Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z")],
-        "the name of the environment variable that holds the key (never the key)",
-        "where the key is",
-        hidden=True,
-    ),
-    "path": Field(
-        "path",
-        Annotated[str, Meta(pattern=r"\A/[^\s#]*\Z")],
-        "a path that begins with /, such as /images/generations",
-        "where pictures are generated below the url, if not at the style's own path",
-    ),
-    "headers": Field(
-        "headers",
-        dict[str, str],
-        "a mapping of names to texts",
-        "headers of every request; $NAME stands for the environment variable of that name, as in {api-key: $MY_KEY}",
-        hidden=True,
-    ),
-}
 PRICE = Field("", Annotated[float, Meta(ge=0, le=1e300)], "a price in dollars from 0 up", "price of one picture")
 _ENTRY = frozenset((*FIELDS, *OWN))
 _TOP = ("api", "limits", "prices_usd", *SWITCHES, "defaults", "jobs")
@@ -145,7 +122,7 @@ class _Reader:
         sections = {name: node for name, node in root.items.items() if node.value is not None}
         defaults = sections.get("defaults")
         header = Header(
-            self._api(sections["api"]) if "api" in sections else None,
+            self._apis(sections["api"]) if "api" in sections else (),
             self._section("limits", sections, LIMITS),
             self._section("prices_usd", sections, None),
             self._defaults(defaults) if defaults else {},
@@ -153,9 +130,28 @@ class _Reader:
         )
         return Document(header, self._jobs(root), _places(defaults, FIELDS) if defaults else nowhere)
 
+    def _apis(self, node: Node) -> tuple[Api, ...]:
+        """One endpoint, or a list of them, which must be of one style and differ in address or key."""
+        if not isinstance(node.value, list):
+            return (self._api(node),)
+        if not node.elements:
+            self._complain(node.place, "api: the list is empty", "name an endpoint in it, or leave api out")
+        found: list[Api] = []
+        for element in node.elements:
+            wrong, api = len(self.problems), self._api(element)
+            if len(self.problems) > wrong and not isinstance(element.value, dict):
+                continue
+            if wrong_beside := odd_one(api, found, several=len(node.elements) > 1):
+                self._complain(element.place, f"api: {wrong_beside[0]}", wrong_beside[1])
+            found.append(api)
+        return tuple(found)
+
     def _api(self, node: Node) -> Api:
         if isinstance(node.value, dict):
-            return Api(**self._checked("api", node, API))
+            said = self._checked("api", node, API)
+            if "limits" in said:
+                said["limits"] = self._checked("api.limits", node.items["limits"], ENDPOINT_LIMITS)
+            return Api(**said)
         clean, complaints = check_each({"style": node.value}, API)
         for complaint in complaints:
             self._complain(node.place, complaint.what.replace("style", "api", 1))
@@ -180,7 +176,8 @@ class _Reader:
         return self._checked(name, node, table if table is not None else dict.fromkeys(node.items, PRICE))
 
     def _checked(self, section: str, node: Node, table: Mapping[str, Field]) -> dict[str, Any]:
-        clean, complaints = check_each(node.value, table)
+        values = {name: _said(child, name in table and table[name].is_text) for name, child in node.items.items()}
+        clean, complaints = check_each(values, table)
         for field, what, fix in complaints:
             self._complain(_places(node, table)(field), f"{section}: {what}", fix, f"{section}.{field}")
         return clean

@@ -128,6 +128,11 @@ LIMITS = _table(
 )
 """What `limits` of a manifest, and the flags of the same names, may hold."""
 
+ENDPOINT_LIMITS = {
+    name: LIMITS[name] for name in ("concurrency", "requests_per_minute", "requests_per_day", "timeout_s")
+}
+"""Those of them that an endpoint may have for itself; money and tries are the run's."""
+
 SWITCHES = _table(
     Field("embed", bool, "true or false", "whether pictures carry their parameters; false: the server's bytes exactly"),
 )
@@ -200,10 +205,14 @@ def _converted(value: Any, field: Field) -> Any:
 def _unknown(name: str, table: Mapping[str, Field]) -> Complaint:
     if name in EXPANDING and table is FIELDS:
         return Complaint(name, f"'{name}' is no default", "write it into a job")
+    if table is ENDPOINT_LIMITS and name in LIMITS:
+        return Complaint(name, f"'{name}' is no limit of one endpoint", "write it into the manifest's own limits")
     guess = nearest(name, [*table, *EXPANDING], cutoff=0.6) if table is FIELDS else nearest_limit(name, table)
     shown_name = f"'{text.printable(name, 60)}'"
     if guess:
         return Complaint(name, f"{shown_name} is not a known field", f"did you mean '{guess}'?")
+    if "limits" in table and (limit := nearest_limit(name, LIMITS)):
+        return Complaint(name, f"{shown_name} is not a known field", f"write '{limit}' under 'limits' here")
     fix = "what the API takes beside the known fields goes under 'params', your own under 'meta'"
     if " " in name:
         fix = "a prompt with ': ' in it needs quotes around it; " + fix

@@ -69,7 +69,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One HTTP request for a job, counted from 1 over the job's whole life.
 
     `at` is when it was sent (UTC), `elapsed_s` until its answer was whole or its failure known. `urls` is where the
-    pictures lie that were paid for and could not be fetched.
+    pictures lie that were paid for and could not be fetched. `endpoint` names who was asked, where a run had several.
     """
 
     n: int
@@ -82,6 +82,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str | None = None
     counts: Counts | None = None
     urls: tuple[str, ...] = ()
+    endpoint: str | None = None
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -154,3 +155,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     axes: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     file: str | msgspec.UnsetType = msgspec.UNSET
     usage: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def endpoint(self) -> str | None:
+        """Who answered last, where the run had several endpoints."""
+        return self.attempts[-1].endpoint if self.attempts else None

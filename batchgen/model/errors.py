@@ -62,6 +62,12 @@ class InputChanged(BatchgenError):
     exit_code = ExitCode.WORK_LEFT
 
 
+class BudgetSpent(BatchgenError):
+    """A request was not let out, because it would break a limit of money or requests that others count too."""
+
+    exit_code = ExitCode.WORK_LEFT
+
+
 class ManifestChanged(BatchgenError):
     """The manifest was edited while a run was reading it."""
 

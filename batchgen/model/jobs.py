@@ -11,8 +11,9 @@ from batchgen.model.entries import Outcome
 
 
 class Api(msgspec.Struct, frozen=True):
-    """Which server to ask. `style` is the wire format; `url`, `key_env` and `path` (of the generation, below `url`)
+    """An endpoint to ask. `style` is the wire format; `url`, `key_env` and `path` (of the generation, below `url`)
     override the style's own. `headers` travel with every request; `$NAME` in them stands for an environment variable.
+    `limits` are its own, where they differ from the manifest's; `name` is what log and messages call it.
     """
 
     style: str = "nebula"
@@ -20,12 +21,16 @@ class Api(msgspec.Struct, frozen=True):
     key_env: str | None = None
     path: str | None = None
     headers: dict[str, str] = {}
+    limits: dict[str, Any] = {}
+    name: str | None = None
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a manifest says beside its jobs; `embed`: whether pictures are to carry their parameters."""
+    """What a manifest says beside its jobs: `apis` are its endpoints, all of one style, none where it says nothing of
+    them; `embed` is whether pictures are to carry their parameters.
+    """
 
-    api: Api | None = None
+    apis: tuple[Api, ...] = ()
     limits: dict[str, Any] = {}
     prices_usd: dict[str, float] = {}
     defaults: dict[str, Any] = {}

@@ -18,13 +18,18 @@ class Secret:
 
     def __init__(self, value: str, *also: str) -> None:
         self._value = value
-        self._hidden = tuple(filter(None, (value, *also)))
+        # The longest first: a key may be the beginning of another one.
+        self._hidden = tuple(sorted({*filter(None, (value, *also))}, key=lambda each: (-len(each), each)))
 
     def __repr__(self) -> str:
         return "Secret(***)"
 
     def reveal(self) -> str:
         return self._value
+
+    def beside(self, *others: Secret) -> Secret:
+        """The same key, with others that are hidden like it."""
+        return Secret(self._value, *self._hidden, *(value for other in others for value in other._hidden))
 
     def hide(self, text: str) -> str:
         """`text` without the key, should a server have echoed it."""

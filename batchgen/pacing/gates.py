@@ -1,4 +1,4 @@
-"""What the answers so far allow: cooldown, concurrency, outage breaker, retry budget; and all gates in their order."""
+"""What the answers so far allow: cooldown, concurrency, outage breaker, retry budget; and all gates in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from batchgen.pacing.allowance import Budget, Day, Tickets
+from batchgen.pacing.allowance import Day, Tickets
 from batchgen.pacing.waits import QUOTA_HINT_S, Hold, Told
 
 DEFAULT_COOLDOWN_S = 15.0
@@ -228,9 +228,8 @@ class Allotment:
 
 @dataclass
 class Gates:
-    """All that an attempt must pass, in order: day, outage, cooldown, the server's word, concurrency, minute.
-
-    (Budget and retry tokens depend on the job and are asked apart.)
+    """All that an attempt at one endpoint must pass, in order: day, outage, cooldown, the server's word, concurrency,
+    minute. (Budget and retry tokens are the run's, and are asked apart.)
     """
 
     breaker: Breaker
@@ -239,8 +238,11 @@ class Gates:
     cooldown: Cooldown = field(default_factory=Cooldown)
     allotment: Allotment = field(default_factory=Allotment)
     tickets: Tickets = field(default_factory=Tickets)
-    budget: Budget = field(default_factory=Budget)
-    retries: RetryBudget = field(default_factory=RetryBudget)
+
+    @classmethod
+    def of(cls, concurrency: int) -> Gates:
+        """The gates of an endpoint that may be asked for so many pictures at once."""
+        return cls(Breaker(max(5, concurrency)), Adaptive(concurrency))
 
     def hold(self, now_s: float, utc: datetime, in_flight: int) -> Hold | None:
         self.tickets.turn(utc.date().isoformat())
@@ -253,9 +255,6 @@ class Gates:
             or self.tickets.hold(now_s)
         )
 
-    def sent(self, now_s: float, price_usd: float, *, again: bool) -> None:
+    def sent(self, now_s: float) -> None:
         self.tickets.sent()
         self.allotment.sent(now_s)
-        self.budget.sent(price_usd)
-        if again:
-            self.retries.sent(now_s)

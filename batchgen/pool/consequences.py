@@ -1,4 +1,4 @@
-"""What one attempt's end means for everybody: pace, pauses, outages, the day, and whether the run goes on."""
+"""What one attempt's end means for all at its endpoint: pace, pauses, outages, the day, and whether it goes on."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+import msgspec
+
 from batchgen.events import Event, Paced
-from batchgen.failures import RULES, Effect, End
+from batchgen.failures import RULES, Again, Effect, End
 from batchgen.joblog import timestamp
-from batchgen.model import ExitCode, Failure
+from batchgen.model import Billed, ExitCode, Failure
 from batchgen.pacing import Gates, clock_skew, told
 from batchgen.pool.task import Fault, Sent, Task
 from batchgen.world import Clock, Randomness
 
 CANARY_REFUSALS = 10
 FORBIDDEN_IN_A_ROW = 3
+DOUBTED_IN_A_ROW = 3
 REMEMBERED_DURATIONS = 200
 INTERNAL_ERRORS = 5
 MINUTE = timedelta(minutes=1)
 
 
 class Consequences:
-    """Feeds the gates with successes and failures, and says stop where going on would be wrong."""
+    """Feeds an endpoint's gates with successes and failures, and says stop where going on would be wrong; `name` is the
+    endpoint's, where there are several; `may_cost`: its outage's latest failure may have been paid for."""
 
     def __init__(
         self,
@@ -32,12 +36,14 @@ class Consequences:
         randomness: Randomness,
         observe: Callable[[Event], None],
         stop: Callable[[ExitCode, str], None],
+        name: str = "",
     ) -> None:
         self._gates, self._clock, self._random = gates, clock, randomness
-        self._observe, self._stop = observe, stop
+        self._hear, self._stop, self._name = observe, stop, name
         self.successes = 0
+        self.may_cost = False
         self._date: str | None = None
-        self._refusals = self._forbidden = self._internal = 0
+        self._refusals = self._forbidden = self._internal = self._in_a_row = self._outdone = 0
         self._durations_s: deque[float] = deque(maxlen=REMEMBERED_DURATIONS)
 
     def answered(self, headers: Mapping[str, str], sent_s: float) -> None:
@@ -64,10 +70,9 @@ class Consequences:
     def success(self, sent: Sent, response_s: float, in_flight: int) -> None:
         gates = self._gates
         self.successes += 1
-        self._forbidden = 0
+        self._forbidden = self._in_a_row = self._outdone = 0
         self._durations_s.append(response_s)
         gates.cooldown.succeeded(sent.sent_s)
-        gates.retries.succeeded()
         if gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
             self._observe(Paced("the server answers again; starting slowly", concurrency=1))
@@ -75,11 +80,25 @@ class Consequences:
             limit = int(gates.adaptive.limit)
             self._observe(Paced(f"concurrency {limit}: {gates.adaptive.reason}", routine=True, concurrency=limit))
 
+    @property
+    def doubted(self) -> bool:
+        """Whether it has refused so many jobs one after another that the reason may be the endpoint."""
+        return self._in_a_row >= DOUBTED_IN_A_ROW
+
+    def outdone(self) -> None:
+        """Another endpoint has done what this one refused; too often, without a success between, and it is broken."""
+        self._outdone += 1
+        if self._outdone >= CANARY_REFUSALS:
+            self._stop(ExitCode.USAGE, f"{self._outdone} jobs that it refused were done by others")
+
     def failure(self, task: Task, sent: Sent, fault: Fault, now_s: float) -> bool:
         """Take the failure in; True where it is no fault of the job's own and stops the run."""
         rule, gates = RULES[fault.failure], self._gates
         if task.probing and rule.end is End.REFUSED and rule.effect is not Effect.OUTAGE and gates.breaker.succeeded():
             gates.adaptive.restart("the server is back")
+        self._in_a_row += rule.again is Again.NEVER and rule.end is End.REFUSED
+        if rule.effect is Effect.OUTAGE:
+            self.may_cost = rule.billed is not Billed.NO
         match rule.effect:
             case Effect.FEWER:
                 gates.adaptive.cut(0.5, "too many open files")
@@ -93,7 +112,7 @@ class Consequences:
                 # An answer from before midnight tells of a day that is over.
                 gates.day.close(self._clock.utc(), self._random.random())
             case Effect.STOP:
-                self._stop(rule.exit_code, _reason(fault))
+                self._stop(rule.exit_code, reason_of(fault))
             case Effect.CANARY:
                 return self._canary(fault)
         if fault.failure is Failure.INTERNAL:
@@ -101,6 +120,11 @@ class Consequences:
             if self._internal >= INTERNAL_ERRORS:
                 self._stop(ExitCode.INTERNAL, f"{self._internal} unexpected errors, the last: {fault.message}")
         return False
+
+    def _observe(self, event: Paced) -> None:
+        if self._name:
+            event = msgspec.structs.replace(event, message=f"{self._name}: {event.message}", endpoint=self._name)
+        self._hear(event)
 
     def _nobody_succeeds(self, fault: Fault, now_s: float) -> None:
         if self._gates.breaker.failed(now_s):
@@ -113,7 +137,9 @@ class Consequences:
             return
         gates.adaptive.cut(0.8, "rate limited")
         pause_s, limit = gates.cooldown.until_s - now_s, int(gates.adaptive.limit)
-        message = f"rate limited; everything pauses {pause_s:.0f} s, then concurrency {limit}"
+        message = (
+            f"rate limited; {'it' if self._name else 'everything'} pauses {pause_s:.0f} s, then concurrency {limit}"
+        )
         self._observe(Paced(message, concurrency=limit, pause_s=round(pause_s, 3)))
         if gates.cooldown.hopeless(now_s):
             gates.cooldown.forget()
@@ -127,12 +153,15 @@ class Consequences:
                 self._stop(ExitCode.USAGE, f"the first {self._refusals} requests were all refused: {fault.message}")
             return False
         self._forbidden += fault.failure is Failure.FORBIDDEN
+        if self._name and fault.failure is Failure.NOT_FOUND:
+            return False  # that one of several servers lacks a model says nothing of other models
         if not self.successes or self._forbidden >= FORBIDDEN_IN_A_ROW:
-            self._stop(RULES[fault.failure].exit_code, _reason(fault))
+            self._stop(RULES[fault.failure].exit_code, reason_of(fault))
             return True
         return False
 
 
-def _reason(fault: Fault) -> str:
+def reason_of(fault: Fault) -> str:
+    """Why a failure ends more than its job, and what somebody should look at then."""
     hint = RULES[fault.failure].hint
     return f"{fault.failure}: {fault.message.rstrip('. ')}" + (f" ({hint})" if hint else "")

@@ -12,9 +12,9 @@ from batchgen import failures, joblog
 from batchgen.joblog import Ended, Intent
 from batchgen.model import Attempt, AttemptFailed, BadAnswer, Billed, Counts, Entry, Failure, Post, Reply, ServerError
 from batchgen.pacing import QUOTA_HINT_S, retry_after_s
-from batchgen.pool.task import Fault, Policy, Sent, Task
+from batchgen.pool.task import Fault, Policy, Sent, Task, Way
 from batchgen.protocol import read_error
-from batchgen.world import Clock, Deliver, Delivery, Transport
+from batchgen.world import Clock, Deliver, Delivery
 
 
 class Intents:
@@ -50,13 +50,11 @@ class Intents:
 
 
 class Sender:
-    """Sends attempts; `fastest_s` remembers the quickest success of each model."""
+    """Sends attempts one way; `fastest_s` remembers the quickest success of each model there."""
 
-    def __init__(
-        self, policy: Policy, *, transport: Transport, deliver: Deliver, note: Callable[[bytes], None], clock: Clock
-    ) -> None:
-        self._policy, self._transport, self._deliver = policy, transport, deliver
-        self._intents, self._clock = Intents(note), clock
+    def __init__(self, policy: Policy, way: Way, *, deliver: Deliver, intents: Intents, clock: Clock) -> None:
+        self._policy, self._way, self._transport, self._deliver = policy, way, way.transport, deliver
+        self._intents, self._clock = intents, clock
         self._fastest_s: dict[str, float] = {}
 
     async def attempt(
@@ -67,12 +65,12 @@ class Sender:
         Raises StorageError or OSError where intent or pictures cannot be written.
         """
         job, policy = task.job, self._policy
-        sent = Sent(task.next_n, joblog.timestamp(self._clock.utc()), self._clock.monotonic())
-        intent = Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd)
+        sent = self.now(task)
+        intent = Intent(job.id, job.fingerprint, sent.n, sent.at, policy.run, task.price_usd, sent.endpoint)
         await self._intents.add(joblog.encode(intent))
         reply = None
         try:
-            reply = await self._transport.send(post, policy.timeout_s)
+            reply = await self._transport.send(post, self._way.timeout_s)
         except AttemptFailed as error:
             return sent, Fault(error.failure, str(error))
         except Exception as error:  # whatever the transport lets slip concerns this job alone
@@ -90,6 +88,11 @@ class Sender:
         saved = self._deliver.submit(Delivery(task.draft(policy, sent, reply), reply.body))
         reply = msgspec.structs.replace(reply, body=b"")  # the writer alone holds the answer, and lets it go
         return sent, self._outcome(task, reply, await saved)
+
+    def now(self, task: Task) -> Sent:
+        """The task's next attempt, begun at this moment."""
+        at, now_s = joblog.timestamp(self._clock.utc()), self._clock.monotonic()
+        return Sent(task.next_n, at, now_s, self._way.name or None)
 
     def _outcome(self, task: Task, reply: Reply, result: Entry | ServerError | Exception) -> Entry | Fault:
         match result:
@@ -128,6 +131,7 @@ def _linked(task: Task, sent: Sent, reply: Reply) -> Ended:
         message="its pictures were still to be fetched",
         counts=Counts.DOUBT,
         urls=reply.links,
+        endpoint=sent.endpoint,
     )
     return Ended(task.job.id, task.job.fingerprint, attempt, task.price_usd)
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from batchgen.failures import Allowance
 from batchgen.joblog import Draft
 from batchgen.model import Attempt, Billed, ExitCode, Failure, Job, Reply, Secret
+from batchgen.pacing import Gates
 from batchgen.text import printable
+from batchgen.world import Account, Transport
+
+if TYPE_CHECKING:
+    from batchgen.pool.lane import Lane
 
 
 @dataclass(frozen=True)
@@ -30,20 +36,35 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the pool is told once: names for the log, limits of patience, prices."""
+    """What the pool is told once: names for the log, limits of patience, prices. `key` hides those of all endpoints."""
 
     run: str
     manifest: str
     api: str
     key: Secret
-    concurrency: int
-    timeout_s: float
     allowance: Allowance
     give_up_after_s: float = 1800.0
     wait_for_quota: bool = False
-    requests_per_minute: float | None = None
     deadline: Deadline | None = None
     prices_usd: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One endpoint as the pool is told of it: how requests reach it, which account they are counted on, when they may
+    leave, and how long an answer may take. Only where there are several has it a `name`, for log and messages.
+    """
+
+    transport: Transport
+    account: Account
+    gates: Gates
+    timeout_s: float
+    requests_per_minute: float | None = None
+    name: str = ""
+
+    @property
+    def concurrency(self) -> int:
+        return self.gates.adaptive.ceiling
 
 
 class Pending(msgspec.Struct, frozen=True):
@@ -62,13 +83,20 @@ class Stop:
     reason: str
 
 
+def cost_usd(job: Job, price_usd: float | None) -> float:
+    """What a request for the job is expected to cost, where one picture costs `price_usd`."""
+    n = job.request.get("n", 1)  # asks for several pictures
+    return (price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
+
+
 @dataclass(slots=True)
 class Task:
     """A job on its way through the pool; data while it waits.
 
     `due_s` is the monotonic time from which it may be sent, `life` all its attempts ever, `successes_before` how many
     others had succeeded when it was last sent, `probing` that it is sent to learn whether an outage is over, `cost_usd`
-    what its next request is expected to cost.
+    what its next request is expected to cost. `failed_at` is the lane that failed it last, `barred` are those that have
+    refused it and would again.
     """
 
     pending: Pending
@@ -80,13 +108,14 @@ class Task:
     queued_s: float = 0.0
     waited_s: float = 0.0
     probing: bool = False
+    failed_at: Lane | None = None
+    barred: tuple[Lane, ...] = ()
     job: Job = field(init=False)
     cost_usd: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.job = self.pending.job
-        n = self.job.request.get("n", 1)  # asks for several pictures
-        self.cost_usd = (self.price_usd or 0.0) * (n if isinstance(n, int) and n > 0 else 1)
+        self.cost_usd = cost_usd(self.job, self.price_usd)
 
     @property
     def in_run(self) -> int:
@@ -98,6 +127,15 @@ class Task:
         """Whether this run has sent the job before."""
         return len(self.life) > self.in_run
 
+    def repeats(self, endpoint: str) -> bool:
+        """Whether this run has asked this endpoint (the only one is nameless) for the job before."""
+        return bool(self.life) and any(tried.endpoint == (endpoint or None) for tried in self.life[self.in_run :])
+
+    @property
+    def tries(self) -> int:
+        """How often this run has sent the job."""
+        return len(self.life) - self.in_run
+
     @property
     def next_n(self) -> int:
         return (self.life[-1].n if self.life else self.pending.last_n) + 1
@@ -106,7 +144,9 @@ class Task:
         """Everything of the job's entry that is known, with the attempt that `reply` has just ended."""
         life = self.life
         if sent and reply:
-            life = (*life, Attempt(sent.n, sent.at, round(reply.response_s, 6), Billed.YES, http=reply.status))
+            elapsed_s = round(reply.response_s, 6)
+            answered = Attempt(sent.n, sent.at, elapsed_s, Billed.YES, http=reply.status, endpoint=sent.endpoint)
+            life = (*life, answered)
         return Draft(
             job=self.job,
             run=policy.run,
@@ -123,11 +163,12 @@ class Task:
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """One attempt under way."""
+    """One attempt under way; `endpoint` names who was asked, where there are several."""
 
     n: int
     at: str
     sent_s: float
+    endpoint: str | None = None
 
 
 class Fault(msgspec.Struct, frozen=True):

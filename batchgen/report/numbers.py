@@ -91,12 +91,23 @@ class Day:
 
 
 @dataclass
+class EndpointNumbers:
+    """What one of several endpoints did, over all runs: jobs that it ended, pictures, attempts in vain."""
+
+    jobs: int = 0
+    pictures: int = 0
+    failures: int = 0
+    inference_s: array[float] = field(default_factory=lambda: array("d"))
+
+
+@dataclass
 class Numbers:
     """Takes in every entry of the logs, in any order, each of them once."""
 
     runs: dict[str, RunNumbers] = field(default_factory=dict)
     spent: dict[str, Spent] = field(default_factory=dict)
     days: dict[str, Day] = field(default_factory=dict)
+    endpoints: dict[str, EndpointNumbers] = field(default_factory=dict)
     retold: set[int] = field(default_factory=set)
     _seen: set[int] = field(default_factory=set)
     _jobs: set[int] = field(default_factory=set)
@@ -112,6 +123,7 @@ class Numbers:
         if entry.outcome is Outcome.DONE and not entry.attempts:
             return  # brought back from superseded/: made and paid for earlier
         self._run(entry)
+        self._endpoints(entry)
         self.spent.setdefault(entry.model, Spent()).add(entry)
         day = self.days.setdefault(entry.finished_at[:10], Day())
         day.pictures += len(entry.images)
@@ -136,6 +148,17 @@ class Numbers:
             run.inference_s.setdefault(kind(entry), array("d")).extend(seconds)
         if finished_s is not None:
             run.finished_s.extend([finished_s] * len(entry.images))
+
+    def _endpoints(self, entry: Entry) -> None:
+        for attempt in entry.attempts:
+            if attempt.endpoint:
+                each = self.endpoints.setdefault(attempt.endpoint, EndpointNumbers())
+                each.failures += attempt.failure is not None
+        if entry.endpoint:
+            each = self.endpoints[entry.endpoint]
+            each.jobs += 1
+            each.pictures += len(entry.images)
+            each.inference_s.extend(p.inference_s for p in entry.images if p.inference_s is not None)
 
     def add_open(self, attempt: Attempt, run: str) -> None:
         """An attempt of a job that is not finished: it counts for `run`, the last that was at work."""

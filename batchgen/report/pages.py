@@ -53,6 +53,7 @@ def render(report: Report) -> Iterator[str]:
         trend=charts.trend(runs),
         comparisons=found,
         runs=_table_of_runs(runs),
+        endpoints=_table_of_endpoints(numbers),
         listed=report.listed,
         jobs=len(report.rows.rows),
         pieces=(Markup(piece) for piece in report.rows.data(_beside(report))),
@@ -133,6 +134,15 @@ def _timelines(runs: Sequence[RunNumbers], report: Report) -> list[Chart]:
 def _table_of_runs(runs: Sequence[RunNumbers]) -> Table:
     head = ("Run", "Took", "Done", "Failed", "Uncertain", "Requests", "p50", "p95", "Cost")
     return Table(head, [_row(run) for run in list(reversed(runs))[:RUNS_LISTED]])
+
+
+def _table_of_endpoints(numbers: Numbers) -> Table:
+    """No rows where no run had several."""
+    rows = []
+    for name, each in sorted(numbers.endpoints.items(), key=lambda item: (-item[1].pictures, item[0])):
+        p50 = f"{percentile(sorted(each.inference_s), 0.5):.2f} s" if each.inference_s else "–"
+        rows.append((name, f"{each.jobs:,}", f"{each.pictures:,}", f"{each.failures:,}", p50))
+    return Table(("Endpoint", "Jobs", "Pictures", "Failed attempts", "p50"), rows)
 
 
 def _row(run: RunNumbers) -> tuple[str, ...]:

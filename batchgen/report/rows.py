@@ -99,6 +99,8 @@ class Rows:
         told: list[Any] = [attempt.n, _milliseconds(attempt.at), _short(attempt.elapsed_s), billed, attempt.http]
         if attempt.failure or attempt.message or attempt.code:
             told.append(self._number("causes", [attempt.failure, attempt.message, attempt.code]))
+        if attempt.endpoint:
+            told += [*[None] * (6 - len(told)), self._number("endpoints", attempt.endpoint)]
         return told
 
     def data(self, beside: Mapping[str, Any]) -> Iterator[str]:

@@ -17,6 +17,7 @@ import msgspec
 from batchgen import joblog
 from batchgen.address import is_store
 from batchgen.files import PosixFiles
+from batchgen.flags import Flags
 from batchgen.folder import Folder, Records, State, known_books, locked, read_state
 from batchgen.joblog import Note, PaceNote
 from batchgen.layout import PRIVATE, Books, books_among, superseded
@@ -25,7 +26,6 @@ from batchgen.model import BatchgenError, Entry, Picture, Shard, UsageError
 from batchgen.runner import process
 from batchgen.runner.session import Session, default_output, open_session
 from batchgen.runner.storage import OutputFiles, files_of
-from batchgen.settings import Flags
 from batchgen.sources import open_manifest
 from batchgen.stores import StoreFiles
 from batchgen.summary import Summary
@@ -203,10 +203,10 @@ def last_change_ns(root: Path) -> int:
 def _own_api(manifest: Path, form: str) -> str | None:
     """The API that jobs go to where only the manifest says so; None where it cannot be read."""
     try:
-        said = open_manifest(manifest, form or None).header().api
+        said = open_manifest(manifest, form or None).header().apis
     except BatchgenError:
         return None
-    return said.style if said else "nebula"
+    return said[0].style if said else "nebula"
 
 
 def root_of(path: Path) -> Path:

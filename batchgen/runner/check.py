@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 
 from batchgen import joblog
-from batchgen.account import account_name, sent_on, store_path
 from batchgen.advice import Advice
 from batchgen.changes import Change, changes, summed
 from batchgen.clock import SystemClock
@@ -23,6 +22,7 @@ from batchgen.joblog import Earlier, History
 from batchgen.model import ExitCode, Job, Standing, UsageError
 from batchgen.plan import Mark, Plan, check_plan, headline
 from batchgen.runner.archive import records_at
+from batchgen.runner.endpoints import EndpointCheck, endpoints_of, sent_today
 from batchgen.runner.online import Offer, against
 from batchgen.runner.session import Session, check_folder, need_key, plan_of
 from batchgen.runner.storage import check_store, try_store
@@ -67,6 +67,7 @@ class Check(msgspec.Struct, frozen=True):
     estimate: Estimate
     warnings: list[Advice]
     notices: list[str]
+    endpoints: list[EndpointCheck] = []
     jobs: list[Difference] | None = None
     gone: list[str] | None = None
     counted: int = 0
@@ -144,6 +145,7 @@ def check(
             estimate=found,
             warnings=plan.advisor.warnings(),
             notices=[*session.notices, *session.source.notices, *against_it],
+            endpoints=endpoints_of(session),
             jobs=watcher.listed,
             gone=_gone(session, records) if diff else None,
             counted=plan.counted,
@@ -174,7 +176,7 @@ def _facts(session: Session, records: Records | None, plan: Plan, offer: Offer) 
         spent_usd=spent.spent_usd,
         exposure_usd=spent.exposure_usd + (lives.exposure_usd() if lives else 0.0),
         requests=spent.requests + (len(lives.ended()) if lives else 0),
-        sent_today=_sent_today(session, records),
+        sent_today=sent_today(session, records),
         balance_usd=offer.balance_usd,
         free_bytes=None if settings.store else _free_bytes(settings.output),
         runtime_s=_runtime_s(settings, SystemClock().utc()),
@@ -194,20 +196,6 @@ def _earlier(records: Records | None, style: str, plan: Plan) -> Mapping[str, Ea
     if records and plan.to_do:
         records.read_again(history.add)
     return history.by_model
-
-
-def _sent_today(session: Session, records: Records | None) -> int | None:
-    """Today's requests, as far as this folder and the account's own count know."""
-    settings, today = session.settings, SystemClock().utc().date().isoformat()
-    known: list[int | None] = []
-    if records:
-        ended = sum(each.attempt.at.startswith(today) for each in records.lives.ended())
-        known.append(records.spent.by_day[today] + ended)
-    path = store_path(session.env)
-    if path and settings.key and not settings.in_process:
-        shard = None if settings.shared_account else settings.shard
-        known.append(sent_on(today, path, account_name(settings.url, settings.key, shard)))
-    return max((count for count in known if count is not None), default=None)
 
 
 def _free_bytes(output: Path) -> int | None:
@@ -238,6 +226,7 @@ def render(found: Check) -> Iterator[str]:
         yield f"  to do      {each.requests} x {printable(model, 100)}, {_answer(each)}"
     if found.counted:
         yield f"  counted    {found.counted:,} of them were not built; a run checks each before it sends anything"
+    yield from map(str, found.endpoints)
     if found.store:
         tried = "put, head, get and delete work" if found.store_probed else "--online tries to put and delete there"
         yield f"  store      {found.store} ({tried})"

@@ -63,7 +63,8 @@ def interruptible() -> Iterator[None]:
 
 
 async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[[Summary], None] | None) -> Summary:
-    root, plan = session.settings.output.absolute(), None
+    # The time that a run may take counts from here: a long log and a slow store are a part of it.
+    root, plan, began_s = session.settings.output.absolute(), None, outside.clock.monotonic()
     if not outside.begun(root):
         # What cannot begin leaves no folder behind.
         plan = plan_of(session, lambda job: Standing.PENDING)
@@ -77,7 +78,7 @@ async def _run(session: Session, voice: Voice, outside: Outside, hear: Callable[
             folder = open_.enter_context(contextlib.closing(Folder(store.files if store else local, shard)))
             folder.load()
             before = _last_state(folder)
-            this = _begin(session, folder, voice, outside)
+            this = _begin(session, folder, voice, outside, began_s)
             this.hear = hear
             with _remembered(this, before) as ended:
                 if store:
@@ -108,7 +109,7 @@ def _claim(this: Run, store: Store) -> None:
     )
     store.claim(mark)
     own = this.folder.own
-    this.store, this.copies = store, Copies(store, this.clock, own.log, own.summary)
+    this.store, this.copies = store, Copies(store, this.clock, own.log, own.summary, start=this.outside.start)
 
 
 @contextlib.contextmanager
@@ -146,7 +147,7 @@ def _last_state(folder: Folder) -> State | None:
     return max(states, key=lambda state: state.started_at, default=None)
 
 
-def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> Run:
+def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside, began_s: float) -> Run:
     settings, now = session.settings, outside.clock.utc()
     check_folder(session, folder)
     run = f"{now:%Y%m%dT%H%M%SZ}-{int(outside.randomness.random() * 0x10000):04x}"
@@ -166,7 +167,7 @@ def _begin(session: Session, folder: Folder, voice: Voice, outside: Outside) -> 
         process=process.mark(os.getpid()),
     )
     folder.write_state(state)
-    this = Run(session, folder, voice, outside, run, state, outside.clock.monotonic())
+    this = Run(session, folder, voice, outside, run, state, began_s)
     this.notices += [*session.notices, *folder.notices]
     if doubtful := len(folder.lives.doubtful()):
         this.notices.append(f"{counted(doubtful, 'job')} of an earlier run may have been paid for without an answer")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
+from batchgen import threads
 from batchgen.stores import Store
 from batchgen.text import printable
-from batchgen.world import Clock, StoreFailed
+from batchgen.world import Clock, StoreFailed, Thread, Threads
 
 EVERY_S = 300.0
 # A log that takes long to upload is uploaded less often: at most this part of the time goes into it.
@@ -18,9 +17,9 @@ _BYTES_PER_S = 1 << 20
 class Copies:
     """Uploads files of the output folder that have changed since, on a thread that nobody has to wait for."""
 
-    def __init__(self, store: Store, clock: Clock, *paths: str) -> None:
-        self._store, self._clock, self._paths = store, clock, paths
-        self._thread: threading.Thread | None = None
+    def __init__(self, store: Store, clock: Clock, *paths: str, start: Threads = threads.start) -> None:
+        self._store, self._clock, self._paths, self._start = store, clock, paths, start
+        self._thread: Thread | None = None
         self._next_s = clock.monotonic() + EVERY_S
         self._failure = ""
 
@@ -46,8 +45,7 @@ class Copies:
         return self._thread is not None and self._thread.is_alive()
 
     def _begin(self) -> None:
-        self._thread = threading.Thread(target=self._upload, name="batchgen-copies", daemon=True)
-        self._thread.start()
+        self._thread = self._start("batchgen-copies", self._upload)
 
     def _upload(self) -> None:
         began_s, self._failure = self._clock.monotonic(), ""

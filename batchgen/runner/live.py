@@ -39,7 +39,7 @@ class Work(msgspec.Struct, frozen=True):
 
     `ended` of the `to_do` jobs it began with have ended. `pictures_per_minute` holds for the last `window_s` seconds;
     `eta_s` and `eta_at` follow from it, None where nothing can be foretold. `left_at_end` is how many jobs will
-    probably be left when the run was told to end.
+    probably be left when the run was told to end. `resting` are those of several endpoints that are not asked now.
     """
 
     began_at: str
@@ -58,6 +58,7 @@ class Work(msgspec.Struct, frozen=True):
     window_s: float | None
     eta_s: float | None
     eta_at: str | None
+    resting: dict[str, Pause] = {}
 
 
 class Now(msgspec.Struct, frozen=True):
@@ -198,6 +199,7 @@ def _measured(live: Live, state: State, entries: list[Entry], notes: list[Note],
         window_s=rate.window_s if rate else None,
         eta_s=round(eta_s, 1) if eta_s is not None else None,
         eta_at=joblog.timestamp(utc + timedelta(seconds=eta_s)) if eta_s is not None else None,
+        resting={name: each for name, each in live.resting.items() if _still(each, utc)},
     )
 
 
@@ -259,14 +261,20 @@ def _render_work(work: Work, utc: datetime) -> Iterator[str]:
     pace = f", {work.requests_per_minute:g} requests a minute at most" if work.requests_per_minute else ""
     waiting = f"; {counted(work.waiting, 'job')} to be tried again" if work.waiting else ""
     yield f"  in flight  {work.in_flight} of {work.limit} allowed{allowed}{pace}{waiting}"
-    if pause := work.pause:
-        since = f", since {_clock(pause.since, utc)}" if pause.since else ""
-        until = f", until {_clock(pause.until, utc)} (in {_seconds(pause.until, utc)})" if pause.until else ""
-        end = f"; gives up at {_clock(pause.gives_up_at, utc)}" if pause.gives_up_at else ""
-        yield f"  pause      {pause.why}{since}{until}{end}"
+    if work.pause:
+        yield f"  pause      {_pause(work.pause, utc)}"
+    for name, pause in work.resting.items():
+        yield f"  endpoint   {printable(name, 60)}: {_pause(msgspec.structs.replace(pause, gives_up_at=None), utc)}"
     if work.ends_at:
         left = f"; about {work.left_at_end} jobs will be left then" if work.left_at_end else ""
         yield f"  ends       by {_clock(work.ends_at, utc)} at the latest{left}"
+
+
+def _pause(pause: Pause, utc: datetime) -> str:
+    since = f", since {_clock(pause.since, utc)}" if pause.since else ""
+    until = f", until {_clock(pause.until, utc)} (in {_seconds(pause.until, utc)})" if pause.until else ""
+    end = f"; gives up at {_clock(pause.gives_up_at, utc)}" if pause.gives_up_at else ""
+    return f"{printable(pause.why, 200)}{since}{until}{end}"
 
 
 def _said(trouble: Trouble, utc: datetime) -> str:

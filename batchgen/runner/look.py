@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
+from batchgen.flags import Flags
 from batchgen.model import Job, Outcome, Standing, UsageError
 from batchgen.plan import Mark, Plan
 from batchgen.runner import live
 from batchgen.runner.archive import Archive, open_archive, recent_at
 from batchgen.runner.refusal import reason_of
 from batchgen.runner.session import open_session, plan_of
-from batchgen.settings import Flags
 from batchgen.text import counted, printable
 from batchgen.world import Clock
 

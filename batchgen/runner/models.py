@@ -15,7 +15,9 @@ _NAME_CHARS = 100
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """The models of an API; `kind` and `price_usd` of one are None where the API does not tell."""
+    """The models of all endpoints together; `kind` and `price_usd` of one are None where the API does not tell. `url`
+    names every address that was asked.
+    """
 
     api: str
     url: str
@@ -26,8 +28,10 @@ class Listing(msgspec.Struct, frozen=True):
 
 async def list_models(access: Access) -> Listing:
     """Ask the API. Raises UsageError where it tells no list, AccountRefused where the key is wrong."""
-    models = sorted(await online.ask_models(access), key=lambda model: (not model.makes_pictures, model.name.lower()))
-    return Listing(access.style.name, access.place.url, models, list(access.notices))
+    found, notices = await online.ask_models(access)
+    models = sorted(found, key=lambda model: (not model.makes_pictures, model.name.lower()))
+    url = ", ".join(dict.fromkeys(each.place.url for each in access.endpoints))
+    return Listing(access.style.name, url, models, [*access.notices, *notices])
 
 
 def render(found: Listing) -> Iterator[str]:

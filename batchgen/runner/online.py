@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -13,7 +14,9 @@ import msgspec
 import batchgen
 from batchgen.model import AccountRefused, AttemptFailed, BadAnswer, Body, Secret, UsageError
 from batchgen.protocol import Model, read_error
+from batchgen.protocol.styles import Style
 from batchgen.runner.session import Access, need_key
+from batchgen.settings import Endpoint
 from batchgen.text import printable
 
 TIMEOUT_S = 10.0
@@ -25,43 +28,111 @@ _Found = TypeVar("_Found")
 
 class Offer(msgspec.Struct, frozen=True):
     """What the API said: prices of its image models (None: not told), its other models, the account's balance, and in
-    `notices` what could not be had.
+    `notices` what could not be had. `lacking`: which of several endpoints do not list a model that others do.
     """
 
     models: dict[str, float | None] = {}
     other_models: frozenset[str] = frozenset()
     balance_usd: float | None = None
     notices: tuple[str, ...] = ()
+    lacking: dict[str, list[str]] = {}
 
     @property
     def prices_usd(self) -> dict[str, float]:
         return {model: price for model, price in self.models.items() if price is not None}
 
 
+@dataclass
+class _Told:
+    """What one endpoint said; None is what could not be had."""
+
+    name: str
+    models: list[Model] | None = None
+    balance_usd: float | None = None
+    notices: list[str] = field(default_factory=list)
+    refused: AccountRefused | None = None
+
+    @property
+    def offer(self) -> Offer:
+        models, of = self.models or (), f"{self.name}: " if self.name else ""
+        return Offer(
+            models={model.name: model.price_usd for model in models if model.makes_pictures},
+            other_models=frozenset(model.name for model in models if not model.makes_pictures),
+            balance_usd=self.balance_usd,
+            notices=tuple(f"{of}{notice}" for notice in self.notices),
+        )
+
+
 async def ask(access: Access) -> Offer:
-    """Ask for models and balance. Raises UsageError without a key, AccountRefused where the key is wrong."""
-    style, balance = access.style, None
-    notices: list[str] = []
-    async with _way(access, notices) as way:
-        models = await way.get(style.models_path, style.decode_models, "the models")
-        if style.credits_path and style.decode_credits:
-            balance = await way.get(style.credits_path, style.decode_credits, "the balance")
+    """Ask every endpoint for models and balance. Raises UsageError without a key, AccountRefused where none
+    answers and a key is wrong.
+
+    Of several prices the highest holds; balances are added up.
+    """
+    told = await _ask_all(access, balance=access.style.credits_path is not None)
+    offer = told[0].offer
+    return offer if len(told) == 1 else _together(told)
+
+
+async def ask_models(access: Access) -> tuple[list[Model], list[str]]:
+    """Ask for the models alone: those of all endpoints, and what is to be said of them. Raises UsageError where there
+    are none to be had, AccountRefused as `ask`.
+    """
+    told = await _ask_all(access, balance=False)
+    offer = told[0].offer if len(told) == 1 else _together(told)
+    if all(each.models is None for each in told):
+        raise UsageError("; ".join(offer.notices))
+    models: dict[str, Model] = {}
+    for model in (model for each in told for model in each.models or ()):
+        models.setdefault(model.name, model)
+    lacking = [f"{', '.join(names)} does not list {printable(model, 80)}" for model, names in offer.lacking.items()]
+    return list(models.values()), [*(offer.notices if len(told) > 1 else ()), *lacking]
+
+
+async def _ask_all(access: Access, *, balance: bool) -> list[_Told]:
+    need_key(access)
+    told = list(await asyncio.gather(*(_ask(access.style, each, balance=balance) for each in access.endpoints)))
+    refused = next((each.refused for each in told if each.refused), None)
+    if refused and all(each.models is None for each in told):
+        raise refused
+    return told
+
+
+async def _ask(style: Style, endpoint: Endpoint, *, balance: bool) -> _Told:
+    told = _Told(endpoint.name)
+    try:
+        async with _way(style, endpoint, told.notices) as way:
+            told.models = await way.get(style.models_path, style.decode_models, "the models")
+            if balance and style.credits_path and style.decode_credits:
+                told.balance_usd = await way.get(style.credits_path, style.decode_credits, "the balance")
+    except AccountRefused as refused:
+        told.refused = refused
+        told.notices.append(str(refused))
+    return told
+
+
+def _together(told: Sequence[_Told]) -> Offer:
+    """What several endpoints offer: never less money than a picture may cost, never more than is there."""
+    prices: dict[str, float | None] = {}
+    notices = [notice for each in told for notice in each.offer.notices]
+    for model, price in (pair for each in told for pair in each.offer.models.items()):
+        known = prices.setdefault(model, price)
+        if known is not None and price is not None and price != known:
+            notices.append(f"endpoints ask ${known:g} and ${price:g} for a picture of {printable(model, 80)}")
+        prices[model] = max((each for each in (known, price) if each is not None), default=None)
+    listing = [each for each in told if each.models is not None]
+    balances = [each.balance_usd for each in told]
     return Offer(
-        models={model.name: model.price_usd for model in models or () if model.makes_pictures},
-        other_models=frozenset(model.name for model in models or () if not model.makes_pictures),
-        balance_usd=balance,
-        notices=tuple(notices),
+        models=prices,
+        other_models=frozenset().union(*(each.offer.other_models for each in told)) - prices.keys(),
+        balance_usd=None if None in balances else sum(filter(None, balances)),
+        notices=tuple(dict.fromkeys(notices)),
+        lacking={
+            model: names
+            for model in prices
+            if (names := [each.name for each in listing if model not in each.offer.models])
+        },
     )
-
-
-async def ask_models(access: Access) -> list[Model]:
-    """Ask for the list of models alone. Raises UsageError where there is none to be had, AccountRefused as `ask`."""
-    notices: list[str] = []
-    async with _way(access, notices) as way:
-        models = await way.get(access.style.models_path, access.style.decode_models, "the models")
-    if models is None:
-        raise UsageError("; ".join(notices))
-    return models
 
 
 @dataclass(frozen=True)
@@ -93,12 +164,11 @@ class _Way:
 
 
 @asynccontextmanager
-async def _way(access: Access, notices: list[str]) -> AsyncIterator[_Way]:
-    need_key(access)
-    url, headers = access.place.url, access.place.headers
-    if not access.style.stands_in:
-        assert access.key is not None
-        yield _Way(url, access.key, headers, notices)
+async def _way(style: Style, endpoint: Endpoint, notices: list[str]) -> AsyncIterator[_Way]:
+    url, headers = endpoint.place.url, endpoint.place.headers
+    if not style.stands_in:
+        assert endpoint.key is not None
+        yield _Way(url, endpoint.key, headers, notices)
         return
     from batchgen.sandbox import SANDBOX_KEY, Sandbox
 
@@ -121,6 +191,8 @@ def against(offer: Offer, models: Iterable[str], prices_usd: Mapping[str, float]
         elif model not in offer.models:
             near = nearest(model, offer.models)
             yield f"the API does not list the model {name}" + (f"; did you mean {near}?" if near else "")
+        elif names := offer.lacking.get(model):
+            yield f"{', '.join(names)}: does not list the model {name}; its jobs go to the others"
         elif said is not None and (asked := offer.models[model]) is not None and said != asked:
             yield f"the API asks ${asked:g} for a picture of {name}, you said ${said:g}"
 

@@ -9,34 +9,36 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchgen import threads
 from batchgen.clock import SystemClock
 from batchgen.files import PosixFiles
 from batchgen.folder import alone, locked
 from batchgen.layout import PRIVATE
 from batchgen.model import Secret, Shard
-from batchgen.world import Account, Clock, Files, Randomness, Transport
+from batchgen.world import Clock, Files, Randomness, Threads
 
 if TYPE_CHECKING:
+    from batchgen.pool import Way
     from batchgen.runner.context import Run
     from batchgen.runner.online import Offer
     from batchgen.runner.session import Access, Session
     from batchgen.stores import Store
+    from batchgen.world import Work
     from batchgen.writer import Committer, Writer
 
 
 @dataclass(frozen=True)
 class Link:
-    """The way to a server: how requests reach it, which account they are counted on, and the key they carry."""
+    """The ways to the servers, and the keys that requests carry there, which nothing that is kept may show."""
 
-    transport: Transport
-    account: Account
+    ways: Sequence[Way]
     key: Secret
 
 
@@ -47,7 +49,7 @@ class Outside:
     `begun` answers whether a run has been in an output folder; `hold` locks the folder, or a shard's part of it, or
     raises FolderBusy, and gives its files; `store` opens what keeps the pictures where the folder does not. `link`
     opens the way to the server. `writer` starts what commits answers; `pause` is how that waits for a full disk.
-    `ask` asks the API for what costs nothing.
+    `ask` asks the API for what costs nothing, `start` begins what goes on beside.
     """
 
     clock: Clock
@@ -55,10 +57,11 @@ class Outside:
     begun: Callable[[Path], bool]
     hold: Callable[[Path, Shard | None], AbstractContextManager[Files]]
     link: Callable[[Run], AbstractAsyncContextManager[Link]]
-    writer: Callable[[Committer, asyncio.AbstractEventLoop], Writer]
+    writer: Callable[[Committer[Work], asyncio.AbstractEventLoop], Writer[Work]]
     pause: Callable[[float], None]
     ask: Callable[[Access], Awaitable[Offer]]
     store: Callable[[Session, Files], Store | None] = lambda session, local: None
+    start: Threads = threads.start
 
 
 def real() -> Outside:
@@ -99,7 +102,7 @@ async def _ask(access: Access) -> Offer:
     return await ask(access)
 
 
-def _writer(committer: Committer, loop: asyncio.AbstractEventLoop) -> Writer:
+def _writer(committer: Committer[Work], loop: asyncio.AbstractEventLoop) -> Writer[Work]:
     from batchgen.writer import Writer
 
     return Writer(committer, loop)

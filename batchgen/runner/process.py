@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -12,12 +13,15 @@ def mark(pid: int) -> str:
     It is the boot's identity and the process' start in clock ticks since then (proc(5), field 22 of `stat`).
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        # The name before the last bracket may hold blanks and brackets of its own.
-        return f"{boot}/{int(stat.rpartition(b')')[2].split()[19])}"
+        return f"{boot}/{int(_stat(pid)[19])}"
     except (OSError, ValueError, IndexError):
         return ""
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of `stat` from the third on: before the last bracket is a name that may hold blanks and brackets."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 def is_there(pid: int, known_mark: str) -> bool:
@@ -28,5 +32,8 @@ def is_there(pid: int, known_mark: str) -> bool:
         return False
     except PermissionError:
         pass
+    with contextlib.suppress(OSError):
+        if _stat(pid)[:1] == [b"Z"]:
+            return False  # dead, only nobody has asked for its end yet
     now = mark(pid)
     return not (now and known_mark) or now == known_mark

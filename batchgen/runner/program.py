@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from batchgen.flags import Flags
 from batchgen.manifest import Mistakes
 from batchgen.model import Job, Problem, UsageError
 from batchgen.runner import conduct
 from batchgen.runner.context import Voice
 from batchgen.runner.listeners import listening
 from batchgen.runner.session import open_session
-from batchgen.settings import Flags
 from batchgen.summary import Summary
 from batchgen.telling import Telling
 

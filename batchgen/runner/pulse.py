@@ -12,10 +12,10 @@ import msgspec
 from batchgen import joblog
 from batchgen.folder import Live, Pause
 from batchgen.model import StorageError
-from batchgen.pacing import Gates
 from batchgen.plan import Plan
-from batchgen.pool import ABORT_S, Pool
+from batchgen.pool import ABORT_S
 from batchgen.runner.context import Run
+from batchgen.runner.engine import Sends, Shown
 from batchgen.runner.verdict import summarize
 from batchgen.summary import Summary
 from batchgen.text import printable
@@ -27,8 +27,8 @@ LEAST_S = 2.0
 class Pulse:
     """Beats every 30 s while a pool is at work, and soon after something has `changed`."""
 
-    def __init__(self, this: Run, plan: Plan, pool: Pool, gates: Gates, changed: asyncio.Event) -> None:
-        self._this, self._plan, self._pool, self._gates = this, plan, pool, gates
+    def __init__(self, this: Run, plan: Plan, pool: Sends, changed: asyncio.Event) -> None:
+        self._this, self._plan, self._pool = this, plan, pool
         self._changed, self._ended = changed, asyncio.Event()
         self._began_at = joblog.timestamp(this.clock.utc())
 
@@ -73,30 +73,49 @@ class Pulse:
     def _doing(self) -> str:
         if self._pool.stops:
             return f"ending ({self._pool.stops[0].reason})"
-        pause = self._pause()
-        return pause.why if pause else "working"
+        pauses = self._pauses()
+        if pause := self._pause(pauses):
+            return pause.why
+        return "working" + (f", without {', '.join(pauses)}" if pauses else "")
 
     def _live(self) -> Live:
-        this, adaptive, limits = self._this, self._gates.adaptive, self._this.settings.limits
+        this, limits = self._this, self._this.settings.limits
+        asked = [lane.gates.adaptive for lane in self._pool.lanes if not lane.closed]
+        pauses = self._pauses()
+        pause = self._pause(pauses)
         return Live(
             began_at=self._began_at,
             to_do=self._plan.remaining,
             concurrency=limits.concurrency,
-            limit=int(adaptive.limit),
-            limit_reason=adaptive.reason,
+            limit=sum(int(adaptive.limit) for adaptive in asked),
+            limit_reason=next((a.reason for a in asked if a.limit < a.ceiling), asked[0].reason if asked else ""),
             ended=this.tally.ended,
             waiting=self._pool.waiting,
             requests_per_minute=limits.requests_per_minute,
-            pause=self._pause(),
-            ends_at=_timestamp(self._ends()),
+            pause=pause,
+            ends_at=_timestamp(this.ends_at),
+            resting=pauses if len(self._pool.lanes) > 1 else {},
         )
 
-    def _pause(self) -> Pause | None:
-        gates, now_s, utc = self._gates, self._this.clock.monotonic(), self._this.clock.utc()
+    def _pause(self, pauses: dict[str, Pause]) -> Pause | None:
+        """What holds everything: of several endpoints that all rest, the pause that is over first."""
+        if len(pauses) < len(self._pool.lanes):
+            return None
+        return min(pauses.values(), key=lambda pause: pause.until or pause.gives_up_at or "~")
+
+    def _pauses(self) -> dict[str, Pause]:
+        """Of each endpoint that is not asked at present, why."""
+        found = ((lane, self._pause_of(lane)) for lane in self._pool.lanes)
+        return {lane.name: pause for lane, pause in found if pause}
+
+    def _pause_of(self, lane: Shown) -> Pause | None:
+        gates, now_s, utc = lane.gates, self._this.clock.monotonic(), self._this.clock.utc()
 
         def at(moment_s: float) -> str:
             return joblog.timestamp(utc + timedelta(seconds=moment_s - now_s))
 
+        if lane.closed:
+            return Pause(f"not asked any more ({lane.closed.reason})")
         if gates.day.closed_until and gates.day.closed_until > utc:
             return Pause("the day's quota is spent", until=joblog.timestamp(gates.day.closed_until))
         if (opened_s := gates.breaker.opened_s) is not None:
@@ -108,12 +127,6 @@ class Pulse:
         if cooldown.barren:
             return Pause("one request tries the way after a cooldown", at(cooldown.began_s))
         return None
-
-    def _ends(self) -> datetime | None:
-        settings, began_at = self._this.settings, datetime.fromisoformat(self._this.state.started_at)
-        runtime_s = settings.max_runtime_s
-        ends = (settings.until, began_at + timedelta(seconds=runtime_s) if runtime_s else None)
-        return min(filter(None, ends), default=None)
 
 
 def _timestamp(moment: datetime | None) -> str | None:

@@ -12,50 +12,44 @@ from pathlib import Path
 from batchgen import endpoint, manifest, settings
 from batchgen.clock import SystemClock
 from batchgen.endpoint import Place
+from batchgen.flags import Flags
 from batchgen.folder import Records, State, read_state
 from batchgen.inputs import Inputs
 from batchgen.layout import IMAGES
 from batchgen.manifest import Rules, Tally
-from batchgen.model import Api, Header, Job, Problem, Secret, Standing, UsageError
+from batchgen.model import Api, Header, Job, Problem, Standing, UsageError
 from batchgen.plan import Mark, Plan, draw, make_plan
 from batchgen.protocol.styles import STYLES, Style
-from batchgen.settings import Flags, Settings
+from batchgen.settings import Endpoint, Settings
 from batchgen.sources import STANDARD_INPUT, Source, open_manifest
 from batchgen.text import counted, printable
 
 
 @dataclass(frozen=True)
 class Access:
-    """How a server is reached: its style, where it is, the key for it, and what is to be said of that.
-
-    `withheld`: the key's variable is set, but its value may not go there.
-    """
+    """How the API is reached: its style, the servers with their keys, and what is to be said of that."""
 
     style: Style
-    place: Place
-    key: Secret | None
-    key_variable: str
-    withheld: bool = False
+    endpoints: tuple[Endpoint, ...]
     notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Session:
-    """A manifest with the settings that hold for it; `jobs` may be walked again and again."""
+    """A manifest with the settings that hold for it; `jobs` may be walked again and again. `key_sources` says for each
+    endpoint where its key is from."""
 
     source: Source
-    key_variable: str
     settings: Settings
     inputs: Inputs
     defaults: Sequence[str]
     env: Mapping[str, str]
+    key_sources: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
     def access(self) -> Access:
-        said = self.settings
-        withheld = said.place.by_manifest and bool(self.env.get(self.key_variable))
-        return Access(said.api, said.place, said.key, self.key_variable, withheld, self.notices)
+        return Access(self.settings.api, self.settings.endpoints, self.notices)
 
     @property
     def manifest_from_output(self) -> str:
@@ -94,17 +88,15 @@ def open_session(
     header = source.header()
     output = flags.output or default_output(flags.manifest)
     _need_unicode(flags.manifest, output)
-    style = STYLES[settings.style_of(flags, env, header)]
-    api = settings.api_of(style, header)
-    keys = _Keys(key_file, env, style, api)
+    keys = _keys(flags, env, header, key_file)
     now = now or SystemClock().utc()
     return Session(
         source=source,
-        key_variable=keys.variable,
         settings=settings.resolve(flags, env, header, output=output, find_key=keys.find, now=now),
         defaults=flags.defaults,
         env=env,
         inputs=Inputs(flags.manifest.absolute().parent),
+        key_sources=tuple(keys.sources),
         notices=tuple(keys.notices),
     )
 
@@ -112,11 +104,10 @@ def open_session(
 def open_access(flags: Flags, env: Mapping[str, str], key_file: Path | None = None) -> Access:
     """The way to the API for who has no manifest. Raises UsageError for everything that is wrong with it."""
     header = Header()
-    style = STYLES[settings.style_of(flags, env, header)]
-    keys = _Keys(key_file, env, style, settings.api_of(style, header))
+    keys = _keys(flags, env, header, key_file)
     now = SystemClock().utc()
     found = settings.resolve(flags, env, header, output=Path(), find_key=keys.find, now=now)
-    return Access(found.api, found.place, found.key, keys.variable, notices=tuple(keys.notices))
+    return Access(found.api, found.endpoints, tuple(keys.notices))
 
 
 def _need_unicode(*paths: Path) -> None:
@@ -192,51 +183,76 @@ def _has_files(records: Records, folder: str) -> bool:
 
 
 def need_key(access: Access) -> None:
-    """Raises UsageError where a request would need a key and there is none."""
-    if access.style.stands_in or access.key is not None:
-        return
-    if access.place.missing:
-        raise UsageError(f"the headers of the API need {', '.join(access.place.missing)}; set the variable first")
-    if access.withheld:
-        raise UsageError(
-            f"there is no API key for {printable(access.place.host, 100)}: an address that a manifest names gets only"
-            f" the key that it names with it; add key_env: {access.key_variable} to its api, or use --api-key-file"
+    """Raises UsageError where requests would need keys and there are none; tells of every one that is missing."""
+    if missing := [why for each in access.endpoints if (why := _lacks_key(access.style, each))]:
+        raise UsageError("\n".join(missing))
+
+
+def _lacks_key(style: Style, endpoint: Endpoint) -> str | None:
+    if style.stands_in or endpoint.key is not None:
+        return None
+    of, place = f"{endpoint.name}: " if endpoint.name else "", endpoint.place
+    if place.missing:
+        return f"{of}the headers of the API need {', '.join(place.missing)}; set the variable first"
+    if endpoint.withheld:
+        return (
+            f"{of}there is no API key for {printable(place.host, 100)}: an address that a manifest names gets only"
+            f" the key that it names with it; add key_env: {endpoint.key_variable} to its api, or use --api-key-file"
         )
-    raise UsageError(
-        f"there is no API key; put it into the environment variable {access.key_variable}"
+    return (
+        f"{of}there is no API key; put it into the environment variable {endpoint.key_variable}"
         " or name a file with --api-key-file"
         " (to try without one: --api sandbox)"
     )
 
 
+def _keys(flags: Flags, env: Mapping[str, str], header: Header, file: Path | None) -> _Keys:
+    apis = settings.apis_of(flags, env, header)
+    keys = _Keys(file, env, STYLES[apis[0].style])
+    if file and len(apis) > 1:
+        without = [api for api in apis if not env.get(keys.variable(api))]
+        if len(without) != 1:
+            raise UsageError(
+                f"--api-key-file holds one key, and the manifest names {len(apis)} endpoints; name a variable for each"
+                " key with key_env (the file can only be the key of the single one whose variable is not set)"
+            )
+        keys.of_file = without[0]
+    return keys
+
+
 @dataclass
 class _Keys:
-    """Finds the key: in the file that was named, else in the variable, else in systemd's credentials."""
+    """Finds keys: in the file that was named, else in the endpoint's variable, else in systemd's credentials.
+
+    `of_file` is the endpoint that the file is for; None is the only one.
+    """
 
     file: Path | None
     env: Mapping[str, str]
     style: Style
-    api: Api
+    of_file: Api | None = None
     notices: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
 
-    @property
-    def variable(self) -> str:
-        return endpoint.key_variable(self.style, self.api)
+    def variable(self, api: Api) -> str:
+        return endpoint.key_variable(self.style, api)
 
-    def find(self, place: Place) -> str | None:
-        """The key for this place, and `notices` about it."""
-        may_go = endpoint.key_may_go(place, self.style, self.api)
-        file = self.file or (self._credential() if may_go else None)
-        key = self._read(file) if file else self.env.get(self.variable) if may_go else None
-        from_variable = bool(key) and not self.file
-        self.notices += endpoint.disclosures(place, self.api, has_key=from_variable, variable=self.variable)
+    def find(self, api: Api, place: Place) -> str | None:
+        """The key for an endpoint's place, and `notices` about it."""
+        variable, said = self.variable(api), self.file if self.of_file in (None, api) else None
+        may_go = endpoint.key_may_go(place, self.style, api)
+        file = said or (self._credential(variable) if may_go else None)
+        key = self._read(file) if file else self.env.get(variable) if may_go else None
+        from_variable = bool(key) and not said
+        self.sources.append("--api-key-file" if said else "systemd's credential" if file else variable if key else "")
+        self.notices += endpoint.disclosures(place, api, has_key=from_variable, variable=variable)
         return key
 
-    def _credential(self) -> Path | None:
+    def _credential(self, variable: str) -> Path | None:
         folder = self.env.get("CREDENTIALS_DIRECTORY")
-        if self.env.get(self.variable) or not folder:
+        if self.env.get(variable) or not folder:
             return None
-        credential = Path(folder) / self.variable.lower()
+        credential = Path(folder) / variable.lower()
         return credential if credential.is_file() else None
 
     def _read(self, file: Path) -> str:

@@ -18,14 +18,17 @@ OutputFiles = PosixFiles | StoreFiles
 
 
 def store_of(
-    settings: Settings, local: Files, alone: Callable[[], AbstractContextManager[None]] = nullcontext
+    settings: Settings,
+    local: Files,
+    alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    connect: Callable[[Address], Objects] = Objects,
 ) -> Store | None:
     """The store that the session names, None where pictures are files. `alone` keeps other shards away.
 
     Raises UsageError where folder and store do not belong together, StoreFailed where the store cannot be asked.
     """
     if settings.store:
-        store = Store(settings.store, local, alone)
+        store = Store(settings.store, local, alone, connect)
         store.check(redo_missing=settings.selection.redo_missing)
         return store
     if mark := read_mark(local):

@@ -11,10 +11,10 @@ from batchgen.runner.context import Run
 from batchgen.summary import JobCounts, Summary
 
 if TYPE_CHECKING:
-    from batchgen.pool import Pool
+    from batchgen.runner.engine import Sends
 
 
-def summarize(this: Run, plan: Plan, pool: Pool | None) -> Summary:
+def summarize(this: Run, plan: Plan, pool: Sends | None) -> Summary:
     """The numbers of the run as they are now, at its end or before."""
     wall_s = this.clock.monotonic() - this.began_s
     tally, settled = this.tally, plan.settled
@@ -51,4 +51,5 @@ def summarize(this: Run, plan: Plan, pool: Pool | None) -> Summary:
         failures=sorted(tally.groups.values(), key=lambda group: -group.count),
         left=tally.left,
         notices=this.notices,
+        endpoints=tally.by_endpoint(),
     )

@@ -1,4 +1,4 @@
-"""The part of a run that sends: pool and writer, with signals and pulse around them.
+"""The part of a run that sends: whoever does the jobs, with signals and pulse around it.
 
 Imported only when there is something to send.
 """
@@ -7,30 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import islice
+from contextlib import AbstractAsyncContextManager
 
-from batchgen import images, joblog
+from batchgen import joblog
 from batchgen.events import Event, Finished, Paced
-from batchgen.failures import Allowance
-from batchgen.model import ExitCode, Secret, StorageError
-from batchgen.pacing import Adaptive, Breaker, Budget, Gates
+from batchgen.model import ExitCode, StorageError
 from batchgen.plan import Plan
-from batchgen.pool import ABORT_S, Deadline, Pending, Policy, Pool
+from batchgen.pool import ABORT_S
 from batchgen.progress import Progress
-from batchgen.protocol.answers import decode_answer
 from batchgen.runner.context import Run
-from batchgen.runner.finish import finisher
+from batchgen.runner.engine import Engine, Sends, in_process
+from batchgen.runner.orders import puller
 from batchgen.runner.pulse import Pulse
-from batchgen.sink import LocalSink
-from batchgen.writer import Committer
 
 SECOND_SIGNAL_S = 2.0
-UPLOADS = 8
 _NOT_CLEAN = {ExitCode.INTERNAL, ExitCode.STORAGE}
 _SIGNALS = {
     signal.SIGHUP: ExitCode.SIGHUP,
@@ -39,40 +32,14 @@ _SIGNALS = {
 }
 
 
-async def work(this: Run, plan: Plan) -> Pool:
-    """Send what the plan has to do; the pool as it stands when nothing is in flight any more."""
+async def work(this: Run, plan: Plan) -> Sends:
+    """Send what the plan has to do; whoever has sent it, as it stands when nothing is in flight any more."""
     progress = Progress(plan.remaining, this.clock, quiet=this.voice.quiet, verbose=this.voice.verbose)
     changed = asyncio.Event()
-    observe = _observers(this, progress, changed)
     loop = asyncio.get_running_loop()
-    outside = this.outside
     with ThreadPoolExecutor(1, "batchgen-manifest") as reader:
-        async with outside.link(this) as link:
-            committer = Committer(
-                decode=decode_answer,
-                check=images.decode if this.settings.check_pixels else images.check,
-                sink=LocalSink(this.folder.files, this.folder.own.tmp, UPLOADS if this.store else 1),
-                folder=this.folder,
-                clock=this.clock,
-                pause=outside.pause,
-                key=link.key,
-                finish=finisher(this.settings),
-            )
-            writer = outside.writer(committer, loop)
-            gates = _gates(this)
-            pool = Pool(
-                _policy(this, link.key),
-                pull=_puller(this, plan, reader),
-                gates=gates,
-                transport=link.transport,
-                account=link.account,
-                deliver=writer,
-                note=this.folder.append_attempts,
-                keep=partial(asyncio.to_thread, this.folder.sync_attempts),
-                clock=this.clock,
-                randomness=outside.randomness,
-                observe=observe,
-            )
+        async with _engine(this)(this, puller(this, plan, reader), _observers(this, progress, changed)) as engine:
+            pool, patience = engine.sends, engine.patience
 
             def on_full(message: str) -> None:
                 loop.call_soon_threadsafe(_storage_is_full, this, pool, message)
@@ -80,11 +47,11 @@ async def work(this: Run, plan: Plan) -> Pool:
             def on_wait(message: str) -> None:
                 loop.call_soon_threadsafe(_store_is_busy, this, message)
 
-            committer.on_full, committer.on_wait = on_full, on_wait
+            patience.on_full, patience.on_wait = on_full, on_wait
             progress.in_flight = lambda: pool.in_flight
             try:
                 with _signals(this, pool, changed):
-                    await Pulse(this, plan, pool, gates, changed).around(pool.run(), progress.tick)
+                    await Pulse(this, plan, pool, changed).around(pool.run(), progress.tick)
             except asyncio.CancelledError:
                 # The program around us wants to end: answers that have come are still written.
                 pool.abort()
@@ -92,7 +59,7 @@ async def work(this: Run, plan: Plan) -> Pool:
                 raise
             finally:
                 progress.close()
-                written = writer.close(ABORT_S if pool.in_flight else None)
+                written = engine.writer.close(ABORT_S if pool.in_flight else None)
             if written:
                 await pool.settle()
     if written and not pool.in_flight and not {stop.exit_code for stop in pool.stops} & _NOT_CLEAN:
@@ -106,7 +73,15 @@ async def work(this: Run, plan: Plan) -> Pool:
     return pool
 
 
-def _storage_is_full(this: Run, pool: Pool, message: str) -> None:
+def _engine(this: Run) -> Callable[..., AbstractAsyncContextManager[Engine]]:
+    if this.settings.engine == "local":
+        return in_process
+    from batchgen.runner.spread import on_ray
+
+    return on_ray
+
+
+def _storage_is_full(this: Run, pool: Sends, message: str) -> None:
     if not pool.stops:
         this.warn(f"{message}: nothing more is sent, and for 10 minutes what was paid for is tried to be saved")
     pool.stop(ExitCode.STORAGE, message)
@@ -125,7 +100,8 @@ def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callabl
             this.new_jobs += not this.folder.fold.rows(event.entry.job)
         elif isinstance(event, Paced):
             now = joblog.timestamp(this.clock.utc())
-            change = (event.message, event.concurrency, event.pause_s, event.outage)
+            change = (event.message, event.concurrency, event.pause_s, event.outage, event.endpoint)
+            this.notices += [event.message] if event.notice else []
             this.folder.note_pace(joblog.PaceNote(now, this.run, *change))
             changed.set()
         this.tally(event)
@@ -134,68 +110,8 @@ def _observers(this: Run, progress: Progress, changed: asyncio.Event) -> Callabl
     return observe
 
 
-def _policy(this: Run, key: Secret) -> Policy:
-    settings, limits = this.settings, this.settings.limits
-    return Policy(
-        run=this.run,
-        manifest=settings.manifest.name,
-        api=settings.style,
-        key=key,
-        concurrency=limits.concurrency,
-        timeout_s=limits.timeout_s,
-        allowance=Allowance(limits.attempts, limits.uncertain_retries),
-        give_up_after_s=settings.give_up_after_s,
-        wait_for_quota=settings.wait_for_quota,
-        prices_usd=dict(settings.prices_usd),
-        requests_per_minute=limits.requests_per_minute,
-        deadline=_deadline(this),
-    )
-
-
-def _gates(this: Run) -> Gates:
-    limits, spent, lives = this.settings.limits, this.folder.spent, this.folder.lives
-    return Gates(
-        breaker=Breaker(max(5, limits.concurrency)),
-        adaptive=Adaptive(limits.concurrency),
-        budget=Budget(
-            limits.max_cost_usd,
-            limits.max_requests,
-            spent.spent_usd + spent.exposure_usd + lives.exposure_usd(),
-            spent.requests + len(lives.ended()),
-        ),
-    )
-
-
-def _deadline(this: Run) -> Deadline | None:
-    settings = this.settings
-    if settings.until is None and settings.max_runtime_s is None:
-        return None
-    end_s = math.inf if settings.max_runtime_s is None else this.began_s + settings.max_runtime_s
-    return Deadline("the time that was set is up", settings.until, end_s)
-
-
-def _puller(this: Run, plan: Plan, reader: ThreadPoolExecutor) -> Callable[[int], Awaitable[Sequence[Pending]]]:
-    """Hands out jobs as there is room for them, reading the manifest beside the event loop."""
-    jobs = plan.to_send(this.session.jobs)
-    folder = this.folder
-
-    def some(n: int) -> list[Pending]:
-        found = []
-        for job in islice(jobs, n):
-            row = folder.fold.row(job.id, job.fingerprint)
-            life = folder.lives.of(job.id, job.fingerprint)
-            found.append(Pending(job, life, row.last_n if row else 0))
-        this.session.source.check_unchanged()
-        return found
-
-    async def pull(n: int) -> Sequence[Pending]:
-        return await asyncio.get_running_loop().run_in_executor(reader, some, n)
-
-    return pull
-
-
 @contextlib.contextmanager
-def _signals(this: Run, pool: Pool, changed: asyncio.Event) -> Iterator[None]:
+def _signals(this: Run, pool: Sends, changed: asyncio.Event) -> Iterator[None]:
     """The first signal drains, one that comes two seconds later or more ends at once."""
     loop = asyncio.get_running_loop()
     first_s: float | None = None
@@ -225,5 +141,6 @@ def _signals(this: Run, pool: Pool, changed: asyncio.Event) -> Iterator[None]:
     finally:
         for number in installed:
             loop.remove_signal_handler(number)
-            # What follows is short and must not be cut off by the second signal that make and systemd send.
-            signal.signal(number, signal.SIG_IGN)
+            with contextlib.suppress(ValueError):  # the loop took the handler, yet this is not the main thread
+                # What follows is short and must not be cut off by the second signal that make and systemd send.
+                signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,8 @@
 """File operations on a folder whose pictures are objects in a store. Decides nothing but what lies where.
 
-What is below `images/` and `superseded/` is in the store, everything else in the local folder. A picture gets its final
-name by one upload of the file that was made durable locally; an object takes its name whole or not at all.
+What is below `images/`, `superseded/` and `staged/` is in the store, everything else in the local folder. A picture
+gets its final name by one upload of the file that was made durable locally; an object takes its name whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from itertools import chain
 from urllib.parse import quote
 
-from batchgen.layout import IMAGES, SUPERSEDED
+from batchgen.layout import IMAGES, STAGED, SUPERSEDED
 from batchgen.stores.index import Index
 from batchgen.stores.objects import Objects
 from batchgen.world import Files
 
-_KEPT = (IMAGES, SUPERSEDED)
+_KEPT = (IMAGES, SUPERSEDED, STAGED)
 _PIECE_BYTES = 8 << 20
 _TYPES = {
     "png": "image/png",
@@ -49,21 +49,28 @@ class StoreFiles:
 
     def __init__(self, local: Files, place: str, connect: Callable[[], Objects]) -> None:
         self.local, self.place, self._connect = local, place, connect
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._connected: Objects | None = None
+        self._listed: Index | None = None
 
-    @cached_property
+    @property
     def objects(self) -> Objects:
-        return self._connect()
-
-    @cached_property
-    def _listed(self) -> Index:
-        return Index(chain.from_iterable(self.objects.below(folder) for folder in _KEPT))
+        with self._lock:
+            if self._connected is None:
+                self._connected = self._connect()
+            return self._connected
 
     @property
     def _index(self) -> Index:
         """One listing of all pictures instead of a question for each."""
         with self._lock:
+            if self._listed is None:
+                self._listed = Index(chain.from_iterable(self.objects.below(folder) for folder in _KEPT))
             return self._listed
+
+    def look(self) -> None:
+        """List what is there, unless that was done: afterwards nobody has to wait for it."""
+        _ = self._index
 
     # What has another meaning in a store.
 
@@ -91,7 +98,10 @@ class StoreFiles:
 
     def _move(self, old: str, new: str) -> None:
         index = self._index
-        if (size_bytes := index.get(old)) is None:
+        size_bytes = index.get(old)
+        if size_bytes is None and old.startswith(f"{STAGED}/"):
+            size_bytes = self.objects.size(old)  # another machine put it there, after the listing
+        if size_bytes is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such object", old)
         self.objects.copy(old, new)
         self.objects.delete(old)
@@ -100,7 +110,7 @@ class StoreFiles:
 
     def _upload(self, old: str, new: str) -> None:
         index, data = self._index, self.local.read(old)
-        self.objects.put(new, data, _attributes(new, data))
+        self.objects.put(new, data, attributes(new, data))
         index.put(new, len(data))
         self.local.remove(old)
 
@@ -190,7 +200,7 @@ def _local(path: str) -> str:
     return path
 
 
-def _attributes(file: str, data: bytes) -> dict[str, str]:
+def attributes(file: str, data: bytes) -> dict[str, str]:
     """What is kept beside a picture: its type, its digest, and whose it is."""
     stem = file.partition("/")[2].rpartition(".")[0]
     job = quote(stem.partition("~")[0], safe="/")

@@ -6,12 +6,14 @@ Calls block, from any number of threads. Never obstore's async calls: they can a
 from __future__ import annotations
 
 import errno
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from batchgen import threads
 from batchgen.address import AZURE, GOOGLE, S3, Address
 from batchgen.model import UsageError
 from batchgen.stores.trouble import NO_BUCKET, trouble
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _PAGE = 1000
 _POLL_S = 0.1
+_UNCONDITIONAL = re.compile(r"NotImplemented|not (yet )?implemented|status code: 501|[Nn]otSupported")
 # obstore tries again by itself what is worth it; a put that timed out is left to whoever called.
 RETRIES: dict[str, Any] = {
     "max_retries": 10,
@@ -46,7 +49,7 @@ class Objects:
             ) from error
         self._obstore = obstore
         try:
-            self._store = _connect(address)
+            self._store = _connect(address, RETRIES)
         except (obstore.exceptions.BaseError, ValueError) as error:
             raise trouble(address, "open", error) from None
 
@@ -74,6 +77,27 @@ class Objects:
                 use_multipart=not whole,
             ),
         )
+
+    def create(self, name: str, data: bytes, attributes: Mapping[str, str]) -> None:
+        """Write an object where none bears the name; of several who do so at once one succeeds, if the store can tell.
+
+        One that says it cannot simply writes, and some write without a word: only who reads it back knows whose it is.
+        "Cannot" is a server's error (501), which is tried again but a little.
+        """
+        errors = self._obstore.exceptions
+        impatient = _connect(self.address, RETRIES | {"max_retries": 2})
+
+        def put() -> None:
+            try:
+                self._obstore.put(impatient, name, data, attributes=dict(attributes), mode="create")
+            except (errors.AlreadyExistsError, errors.PreconditionError):
+                return
+            except (errors.BaseError, NotImplementedError) as error:
+                if not _UNCONDITIONAL.search(str(error)):
+                    raise
+                self._obstore.put(self._store, name, data, attributes=dict(attributes))
+
+        self._do(f"put {name}", put)
 
     def get(self, name: str) -> bytes:
         return self._do(f"get {name}", lambda: bytes(self._obstore.get(self._store, name).bytes()))
@@ -124,8 +148,7 @@ def _interruptible(call: Callable[[], T]) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="batchgen-store", daemon=True)
-    thread.start()
+    thread = threads.start("batchgen-store", run)
     while thread.is_alive():
         thread.join(_POLL_S)
     if errors:
@@ -133,18 +156,20 @@ def _interruptible(call: Callable[[], T]) -> T:
     return results[0]
 
 
-def _connect(address: Address) -> ObjectStore:
+def _connect(address: Address, retries: dict[str, Any]) -> ObjectStore:
     from obstore.store import AzureStore, GCSStore, S3Store
 
     common: dict[str, Any] = {
         "prefix": address.prefix or None,
         "client_options": {**TIMEOUTS, "allow_http": address.in_the_clear},
-        "retry_config": RETRIES,
+        "retry_config": retries,
     }
     if address.scheme == GOOGLE:
-        return GCSStore(address.bucket, **common)
+        # obstore looks for a key even where none is asked for.
+        emulated: dict[str, Any] = {"base_url": address.endpoint, "bearer_token": "nobody"} if address.emulated else {}
+        return GCSStore(address.bucket, **emulated, **common)
     if address.scheme == AZURE:
-        return AzureStore(address.bucket, **common)
+        return AzureStore(address.bucket, **_azure_way(address), **common)
     assert address.scheme == S3
     way: dict[str, Any] = {"disable_bulk_delete": True}
     if address.endpoint:
@@ -157,3 +182,13 @@ def _connect(address: Address) -> ObjectStore:
         way["credential_provider"] = lambda: {**held, "token": None, "expires_at": None}
         way |= {"virtual_hosted_style_request": False, "skip_signature": False}
     return S3Store(address.bucket, **way, **common)
+
+
+def _azure_way(address: Address) -> dict[str, Any]:
+    way: dict[str, Any] = {"use_emulator": True} if address.emulated else {}
+    if keys := address.keys:
+        secret = {"sas_token" if keys.signed else "access_key": keys.secret.reveal()}
+        way |= {"account_name": keys.access.reveal(), "credential_provider": lambda: {**secret, "expires_at": None}}
+        if address.endpoint:
+            way["endpoint"] = address.endpoint
+    return way

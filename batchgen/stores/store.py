@@ -20,17 +20,17 @@ class Store:
     """The pictures' place. `files` is the whole output folder, pictures and all."""
 
     def __init__(
-        self, address: Address, local: Files, alone: Callable[[], AbstractContextManager[None]] = nullcontext
+        self,
+        address: Address,
+        local: Files,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+        connect: Callable[[Address], Objects] = Objects,
     ) -> None:
         self.address, self._alone = address, alone
-        self.files = StoreFiles(local, str(address), lambda: Objects(address))
+        self.files = StoreFiles(local, str(address), lambda: connect(address))
 
     def check(self, *, redo_missing: bool = False) -> None:
-        """Raises UsageError where the folder's pictures are elsewhere, or the store's log is.
-
-        Two that begin at the same instant in an empty prefix are not told from each other: no lock is known that all
-        stores have.
-        """
+        """Raises UsageError where the folder's pictures are elsewhere, or the store's log is."""
         with self._alone():
             mine = self._check_folder()
             theirs = owner(self.files.objects, mine)
@@ -59,14 +59,29 @@ class Store:
         return any(local.size_of(books.log) for books in books_among(local.names(".")))
 
     def claim(self, mark: Mark) -> None:
-        """Probe the store, and leave a mark in the local folder and in it, `mark` where there is none yet."""
+        """Probe the store, list it, and leave a mark in the local folder and in it, `mark` where there is none yet.
+
+        Raises UsageError where another machine that began at the same instant was quicker.
+        """
         probe(self.files.objects, mark.id)
+        self.files.look()
         with self._alone():
             known = read_mark(self.files.local)
             if known is None:
                 write_mark(self.files.local, mark)
-            if owner(self.files.objects, known or mark) is None:
-                self.files.objects.put(MARK, (known or mark).encode(), {"Content-Type": "application/json"})
+            try:
+                self._claim(known or mark)
+            except UsageError:
+                if known is None:
+                    self.files.local.remove(MARK)
+                raise
+
+    def _claim(self, mark: Mark) -> None:
+        objects = self.files.objects
+        if owner(objects, mark) is None:
+            objects.create(MARK, mark.encode(), {"Content-Type": "application/json"})
+            if owner(objects, mark) is None:
+                raise StoreFailed(f"{self.address}: {MARK} was just put and is not there")
 
     def is_newer(self, path: str) -> bool:
         """Whether a local file differs from its copy: a log by its size, for it only grows; another always."""

@@ -45,6 +45,7 @@ _SLOW = Meaning("does not answer in time", errno.ETIMEDOUT, busy=True)
 _UNREACHABLE = Meaning("cannot be reached", errno.ECONNREFUSED, busy=True)
 _NO_STORE = Meaning("does not answer like an object store; look at the endpoint", errno.EPROTO)
 _UNUSABLE = Meaning("cannot be used: its certificate or address is bad", errno.EPROTO)
+_BAD_KEY = Meaning("cannot be asked with such a key; look at {keys}", errno.EACCES)
 _NO_KEY = Meaning("cannot be asked without a key; put it into {keys}", errno.EACCES)
 
 # The first pattern that is found decides. Codes are Amazon's and Azure's; the others are obstore's words.
@@ -57,12 +58,14 @@ _TABLE: tuple[tuple[str, Meaning], ...] = (
     (r"<Code>(RequestTimeout|SlowDown|ServiceUnavailable|ServerBusy|InternalError)<",
      Meaning("is overloaded or out of order", errno.EBUSY, busy=True)),
     (r"<Code>(AccessDenied|AllAccessDisabled|AuthorizationPermissionMismatch)<", _MAY_NOT),
+    (r"169\.254\.169\.254|metadata\.google", _NO_KEY),
+    (r"Invalid Access ?Key", _BAD_KEY),
     (r"status code: 40[13]|PermissionDenied|Unauthenticated", _KEY),
     (r"status code: (429|408|50[023468]|507|52\d)", Meaning("is overloaded or out of order", errno.EBUSY, busy=True)),
     (r"status code: 404[^<]*list", NO_BUCKET),
     (r"status code: 5", Meaning("cannot do what was asked", errno.EPROTO)),
     (r"[Cc]ertificate|builder error|invalid URL", _UNUSABLE),
-    (r"169\.254\.169\.254|metadata\.google|token request|Missing\w*(Key|Credential)", _NO_KEY),
+    (r"token request|Missing\w*(Key|Credential)", _NO_KEY),
     (r"TimedOut|kind: Timeout|operation timed out", _SLOW),
     (r"HTTP error|error sending request|ConnectionRefused|dns error", _UNREACHABLE),
     (r"Header missing|metadata from headers|Unable to parse|invalid XML|list response", _NO_STORE),

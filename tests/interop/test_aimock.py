@@ -137,7 +137,7 @@ async def test_nothing_is_lost_and_nothing_false_is_saved(
     takes; every job is accounted for, and only real pictures are kept."""
     for failure in (Failure.NO_ANSWER, Failure.BAD_ANSWER):
         monkeypatch.setitem(RULES, failure, replace(RULES[failure], min_wait_s=0.01))
-    monkeypatch.setattr("batchgen.pool.scheduler._bound_s", lambda state: 0.01)
+    monkeypatch.setattr("batchgen.pool.waits._bound_s", lambda state: 0.01)
     monkeypatch.setattr("batchgen.client.downloads.PAUSES_S", (0.0,))
     jobs = [{"id": prompt.split()[0], "prompt": prompt} for prompt in ENDS]
     before = len(journal(aimock))

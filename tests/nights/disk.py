@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
+from batchgen.model import Shard
+
 
 @dataclass(eq=False)
 class Node:
@@ -49,10 +51,23 @@ class Disk:
     def __init__(self, capacity_bytes: int = 1 << 30) -> None:
         self.capacity_bytes = capacity_bytes
         self.names: dict[str, Node] = {}
-        self.holder: object | None = None
+        self.holders: dict[object, Shard | None] = {}
+        self.alone: object | None = None
         self._durable: dict[str, Node] = {}
         self._pending: dict[str, list[Change]] = {}
         self._moves = count(1)
+
+    def hold(self, process: object, shard: Shard | None) -> bool:
+        """Take the lock of the folder, or of a shard's part; False where others have what does not go with it."""
+        mine = shard and shard.n
+        if any(not mine or not other or other.n != mine or other == shard for other in self.holders.values()):
+            return False
+        self.holders[process] = shard
+        return True
+
+    def let_go(self, process: object) -> None:
+        self.holders.pop(process, None)
+        self.alone = None if self.alone is process else self.alone
 
     def used_bytes(self) -> int:
         return sum(len(node.data) for node in self.names.values())
@@ -92,7 +107,7 @@ class Disk:
         for change in kept:
             _apply(self._durable, change)
         self.names = {path: node for path, node in self._durable.items() if self._reachable(path)}
-        self._durable, self._pending, self.holder = dict(self.names), {}, None
+        self._durable, self._pending, self.holders, self.alone = dict(self.names), {}, {}, None
         for node in self.names.values():
             node.data = bytearray(_survivor(node, keep, chance))
             node.durable, node.spoilt = bytes(node.data), None

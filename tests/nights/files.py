@@ -1,4 +1,4 @@
-"""`world.Files` on the simulated disk, for one process at a time. Each operation may fail, or be the process' last."""
+"""`world.Files` on the simulated disk, for one process. Each operation may fail, or be the process' last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchgen.model import FolderBusy
+from batchgen.model import FolderBusy, Shard
 from batchgen.world import SyncFailed
 from nights.disk import Node, parent
-from nights.machine import Dead, Process, Struck
+from nights.machine import Process, Struck
+from nights.threads import Dead
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,8 @@ class NightFiles:
 
     def names(self, path: str) -> list[str]:
         self._process.step("names", path)
-        self._node(path)
+        if path != ".":
+            self._node(path)
         return [p.removeprefix(f"{path}/") for p in self._disk.names if parent(p) == path]
 
     def free_bytes(self) -> int:
@@ -155,13 +157,23 @@ class NightFiles:
 
 
 @contextmanager
-def hold(process: Process, root: Path) -> Iterator[NightFiles]:
-    """The folder's lock and files, for one process at a time."""
-    if process.disk.holder is not None:
+def hold(process: Process, root: Path, shard: Shard | None) -> Iterator[NightFiles]:
+    """The folder's lock and files, for one process or a shard beside others."""
+    if not process.disk.hold(process, shard):
         raise FolderBusy(f"{root}: another run is at work here; nothing was touched")
-    process.disk.holder = process
     try:
         yield NightFiles(process)
     finally:
-        if process.disk.holder is process:
-            process.disk.holder = None
+        process.disk.let_go(process)
+
+
+@contextmanager
+def alone(process: Process) -> Iterator[None]:
+    """Wait until no other shard does what only one may do at a time."""
+    while process.disk.alone is not None:
+        process.loop.wait(0.05)
+    process.disk.alone = process
+    try:
+        yield
+    finally:
+        process.disk.alone = None if process.disk.alone is process else process.disk.alone

@@ -1,7 +1,7 @@
-"""A machine that runs one process after another: their event loop on virtual time, their writer, their end.
+"""A machine that runs processes after and beside each other: their event loop on virtual time, their writer, their end.
 
-A process that is killed changes nothing more, and its loop ends. Work of the writer's thread runs on a real thread,
-but only while the loop waits for it, so that one seed always gives the same night.
+A process that is killed changes nothing more, and its loop ends. Of all threads only one is ever at work, in an order
+that `threads` decides, so that one seed always gives the same night.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import errno
 import math
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from world import Hang, VirtualLoop
 from batchgen.world import Result, SyncFailed, Work
 from batchgen.writer import GROUP, Committer, Writer
 from nights.disk import Disk
+from nights.threads import Crew, Dead, Thread, Wait
 
 CHANGING = {"make_dir", "create", "append_to", "write", "truncate", "sync", "sync_dir", "rename", "remove"}
 SYNCS = {"sync", "sync_dir"}
@@ -30,10 +30,6 @@ SYNCS = {"sync", "sync_dir"}
 
 class Killed(BaseException):
     """The process is no more."""
-
-
-class Dead(SyncFailed):
-    """What a process that is no more would do: nothing."""
 
 
 class Struck(Dead):
@@ -62,7 +58,7 @@ class DiskFault:
         return self.from_s <= now_s < self.to_s and name in CHANGING
 
 
-@dataclass
+@dataclass(eq=False)
 class Process:
     """One execution of batchgen on the machine."""
 
@@ -71,6 +67,7 @@ class Process:
     faults: list[DiskFault] = field(default_factory=list)
     sync_s: float = 0.0
     alive: bool = True
+    falls_with: list[Process] = field(default_factory=list)
     last: str = ""
     did: Counter[str] = field(default_factory=Counter)
     struck: list[DiskFault] = field(default_factory=list)
@@ -82,17 +79,19 @@ class Process:
 
     def die(self) -> None:
         self.alive = False
-        if self.disk.holder is self:
-            self.disk.holder = None
+        self.disk.let_go(self)
+        for other in self.falls_with:
+            if other.alive:
+                other.die()
 
-    def step(self, name: str, path: str) -> None:
-        """Count a file operation; raises OSError where it fails."""
+    def step(self, name: str, path: str, *, of_disk: bool = True) -> None:
+        """Count a file operation, or one of a store; raises OSError where it fails. What is no disk's only kills."""
         if not self.alive:
             raise Dead(errno.EIO, "the process is dead", path)
         self.last = f"{name} {path}"
         self.did.update((name, ""))
         for fault in self.faults:
-            if fault.strikes(name, self.did, self.loop.time()):
+            if (of_disk or fault.kill) and fault.strikes(name, self.did, self.loop.time()):
                 self.struck.append(fault)
                 if fault.kill:
                     self.die()
@@ -104,14 +103,18 @@ class Process:
 
 
 class NightLoop(VirtualLoop):
-    """Virtual time for one process: executors work at once, signals are calls, nothing goes on for ever."""
+    """Virtual time for one process: executors work at once, signals are calls, nothing goes on for ever.
+
+    `beside` lets others go on first where processes are at work at the same time; `crew` are its threads.
+    """
 
     def __init__(self, now_s: float, limit_s: float) -> None:
         super().__init__(now_s)
         self.limit_s = limit_s
         self.process: Process | None = None
+        self.beside: Wait | None = None
+        self.crew = Crew(self)
         self.handlers: dict[int, Callable[[], object]] = {}
-        self.aside: Aside | None = None
         self._select = self._selector.select  # type: ignore[attr-defined]
         self._selector.select = self._watch  # type: ignore[attr-defined]
 
@@ -122,7 +125,15 @@ class NightLoop(VirtualLoop):
             if self.time() > self.limit_s or self.turns > 300_000:
                 self.process.die()
                 raise Hang(f"still at work after {self.turns} turns at {self.time():.0f} s")
-        return self._select(timeout)
+        ready = self._select(timeout)
+        if self.process and not self.process.alive:
+            raise Killed
+        return ready
+
+    def jump(self, seconds: float) -> None:
+        if self.beside and self.process and self.process.alive:
+            self.beside(self.time() + seconds)
+        super().jump(seconds)
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         future = self.create_future()
@@ -144,97 +155,49 @@ class NightLoop(VirtualLoop):
             handler()
 
     def pause(self, seconds: float) -> None:
-        """Let the writer's thread wait, while the loop goes on; anybody else is not kept waiting."""
-        if self.aside and threading.current_thread() is self.aside.thread:
-            self.aside.pause(seconds)
+        """Let a thread wait, while the loop goes on; anybody else is not kept waiting."""
+        self.crew.pause(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Let a thread wait, or all of the process where the loop's own thread waits."""
+        if not self.crew.pause(seconds):
+            self.jump(seconds)
 
 
-class Aside:
-    """A thread that works only while its owner waits in `resume`."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._turn, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self._asked: float | None = None
-        self._ends = self._done = False
-        self.thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self.thread.start()
-
-    def _run(self, work: Callable[[], None]) -> None:
-        self._turn.acquire()
-        work()
-        self._asked, self._done = None, True
-        self._back.release()
-
-    def resume(self) -> float | None:
-        """Let it work until it pauses (for so many seconds) or has ended (None)."""
-        if self._done:
-            return None
-        self._turn.release()
-        self._back.acquire()
-        return self._asked
-
-    def pause(self, seconds: float) -> None:
-        if not self._ends:
-            self._asked = seconds
-            self._back.release()
-            self._turn.acquire()
-        if self._ends:
-            raise Dead(errno.EIO, "the process is dead")
-
-    def end(self) -> None:
-        """Let it go wherever it is; its process is dead."""
-        self._ends = True
-        while self.resume() is not None:
-            pass
-        self.thread.join()
-
-
-class NightWriter(Writer):
+class NightWriter(Writer[Work]):
     """The real writer but for its thread: groups form while an earlier one is being written."""
 
-    def __init__(self, committer: Committer, loop: NightLoop) -> None:
-        self._commit, self._salvage, self._loop, self._night = committer.commit, committer.salvage, loop, loop
+    def __init__(self, committer: Committer[Work], loop: NightLoop) -> None:
+        self._commit, self._salvage, self._loop, self._crew = committer.commit, committer.salvage, loop, loop.crew
         self._failed, self._closed = None, False
         self._queue: list[tuple[Work, asyncio.Future[Result]]] = []
-        self._busy = False
+        self._at_work: Thread | None = None
 
     def submit(self, work: Work) -> asyncio.Future[Result]:
         future = self._loop.create_future()
         self._queue.append((work, future))
-        if not self._busy:
-            self._busy = True
-            self._loop.call_soon(self._begin)
+        if self._at_work is None:
+            self._next()
         return future
 
-    def _begin(self) -> None:
-        self._next()
-        self._go_on()
-
     def _next(self) -> None:
-        group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
-        self._night.aside = Aside(lambda: self._serve(group))
+        self._at_work = self._crew.start("writer", self._work, self._done)
 
-    def _go_on(self) -> None:
-        aside = self._night.aside
-        assert aside is not None
-        if (wait_s := aside.resume()) is not None:
-            self._loop.call_later(wait_s, self._go_on)
-        elif self._queue:
-            self._begin()
-        else:
-            self._busy = False
+    def _work(self) -> None:
+        group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
+        self._serve(group)
+
+    def _done(self) -> None:
+        self._at_work = None
+        if self._queue:
+            self._next()
 
     def close(self, patience_s: float | None = None) -> bool:
         """Write what waits while the loop stands still and time goes by; False where that takes too long."""
         end_s = self._loop.time() + (math.inf if patience_s is None else patience_s)
-        while self._busy:
-            aside = self._night.aside
-            assert aside is not None
-            while (wait_s := aside.resume()) is not None:
-                self._night.jump(wait_s)
-                if self._loop.time() > end_s:
-                    return False
-            self._busy = bool(self._queue)
-            if self._busy:
-                self._next()
+        while self._at_work is not None:
+            at_work = self._at_work
+            at_work.join(end_s - self._loop.time())
+            if at_work.is_alive():
+                return False
         return True

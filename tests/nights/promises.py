@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchgen.failures import LIFETIME_DOUBTS, LIFETIME_RETRIES
+from batchgen.layout import Books
 from batchgen.model import ExitCode, FolderBusy
 from nights.server import FOR_GOOD, HABITS, Request, prompt_kind, prompt_of
 
@@ -34,13 +37,25 @@ class Before:
 
 
 def entries(story: Story) -> list[dict[str, Any]]:
-    """The log's lines as they are on the disk; a torn last one is left out."""
-    node = story.disk.names.get(LOG)
-    whole = bytes(node.data).rpartition(b"\n")[0] if node else b""
-    return [json.loads(line) for line in whole.split(b"\n") if line]
+    """The lines of all logs as they are on the disk, log by log; a torn last one is left out."""
+    return [json.loads(line) for path in _named(story, "", "log") for line in _whole_lines(story, path)]
+
+
+def _named(story: Story, folder: str, stem: str) -> list[str]:
+    """The files of this kind of all who wrote: of runs of everything, and of shards."""
+    name = re.compile(rf"{re.escape(folder)}{stem}(-\d+-of-\d+)?\.jsonl")
+    return sorted(path for path in story.disk.names if name.fullmatch(path))
+
+
+def _whole_lines(story: Story, path: str) -> list[bytes]:
+    whole = bytes(story.disk.names[path].data).rpartition(b"\n")[0]
+    return [line for line in whole.split(b"\n") if line]
 
 
 def pictures(story: Story, *folders: str) -> dict[str, bytes]:
+    """The pictures that are there, where they belong: on the disk or in the store."""
+    if story.scenario.in_store:
+        return {path: data for folder in folders for path, data in story.bucket.below(folder).items()}
     return {path: bytes(story.disk.names[path].data) for folder in folders for path in story.disk.below(folder)}
 
 
@@ -70,20 +85,19 @@ def before(story: Story) -> Before:
     )
 
 
-def after(story: Story, played: Played, before: Before) -> list[str]:
-    """What an execution has broken."""
+def after(story: Story, group: list[Played], before: Before) -> list[str]:
+    """What an execution, or shards beside each other, have broken."""
     checks: list[Callable[[], Iterator[str]]] = [
         lambda: _whole_pictures(story),
         lambda: _nothing_lost(story),
-        lambda: _never_twice(story, played, before),
-        lambda: _limits(story, played),
-        lambda: _pauses(story, played),
-        lambda: _obeys(story, played),
-        lambda: _truthful(story, played),
+        lambda: _never_twice(story, group, before),
+        *(partial(check, story, played) for played in group for check in (_limits, _pauses, _obeys, _truthful)),
+        lambda: _kept(story, group),
+        *(partial(_copied, story, played) for played in group if story.scenario.in_store),
         lambda: _on_record(story),
         lambda: _rationed(story),
     ]
-    if _torn(story) and not played.power_cut:
+    if _torn(story) and not any(played.power_cut for played in group):
         return ["log: damaged before its end without a power cut"]
     return [problem for check in checks for problem in check()] if not _torn(story) else []
 
@@ -120,15 +134,33 @@ def _nothing_lost(story: Story) -> Iterator[str]:
                 yield f"a line is proof: the picture of {entry['job']} ({entry['request']['prompt']}) is nowhere"
 
 
-def _never_twice(story: Story, played: Played, before: Before) -> Iterator[str]:
+def _never_twice(story: Story, group: list[Played], before: Before) -> Iterator[str]:
     had: dict[str, float] = {}
-    for request in _of(story, played):
+    for request in story.server.ledger:
+        if request.start not in {played.number for played in group}:
+            continue
         if request.prompt in before.done:
-            yield f"never twice: {request.prompt} was done before execution {played.number} and is asked for again"
+            yield f"never twice: {request.prompt} was done before execution {request.start} and is asked for again"
         elif request.prompt in had and request.at_s >= had[request.prompt]:
             yield f"never twice: {request.prompt} had come at {had[request.prompt]:.2f} s and is asked for again"
         if request.delivered:
             had[request.prompt] = request.ended_s
+
+
+def _kept(story: Story, group: list[Played]) -> Iterator[str]:
+    """What had come when only the store failed is not bought again."""
+    numbers = {played.number for played in group}
+    spared = {played.number for played in story.played if _only_the_store_failed(story, played)} - numbers
+    had = {r.prompt for r in story.server.ledger if r.delivered and r.start in spared}
+    for request in story.server.ledger:
+        if request.start in numbers and request.prompt in had:
+            yield f"kept: {request.prompt} had come before the store failed and is asked for again"
+
+
+def _only_the_store_failed(story: Story, played: Played) -> bool:
+    disk_failed = played.process.struck or story.scenario.capacity_bytes < 1 << 30
+    aborted = len(played.start.signals) > 1
+    return story.scenario.in_store and _storage_failed(played) and not (disk_failed or aborted or played.killed)
 
 
 def _limits(story: Story, played: Played) -> Iterator[str]:
@@ -139,14 +171,14 @@ def _limits(story: Story, played: Played) -> Iterator[str]:
         r.habit == "too fast" and not _scripted(story, r, "too fast") for r in _of(story, played)
     ):
         yield "limits: the server saw more requests in a minute than agreed"
-    lost = sum(p.power_cut for p in story.played) * played.concurrency
+    lost = sum(p.power_cut for p in story.played) * played.concurrency * len(story.scenario.endpoints)
     if (most := flags.get("max_requests")) is not None and len(came) > most + lost:
         yield f"limits: {len(came)} requests, allowed were {most}"
     paid = sum(r.paid for r in came)
     if (dollars := flags.get("max_cost_usd")) is not None and paid * 0.01 > dollars + lost * 0.01 + 1e-9:
         yield f"limits: {paid} paid pictures cost more than ${dollars}"
     if flags.get("requests_per_day") and not _odd_clocks(story):
-        by_day = Counter(story.server.utc(r.at_s).date() for r in came)
+        by_day = Counter((r.endpoint, story.server.utc(r.at_s).date()) for r in came)
         if max(by_day.values(), default=0) > flags["requests_per_day"] + lost:
             yield f"limits: {by_day} requests a day"
 
@@ -156,12 +188,17 @@ def _odd_clocks(story: Story) -> bool:
 
 
 def _scripted(story: Story, request: Request, habit: str) -> bool:
-    return any(e.habit == habit and e.from_s <= request.at_s < e.to_s for e in story.scenario.episodes)
+    return any(e.habit == habit and e.holds(request.at_s, request.endpoint) for e in story.scenario.episodes)
 
 
 def _pauses(story: Story, played: Played) -> Iterator[str]:
-    """An outage, a spent day or a refused account costs a few requests, not the manifest."""
-    asked, concurrency = _of(story, played), played.concurrency
+    """An outage, a spent day or a refused account costs its endpoint a few requests, not the manifest."""
+    for endpoint in story.scenario.endpoints:
+        yield from _pauses_at(endpoint, story, played)
+
+
+def _pauses_at(endpoint: str, story: Story, played: Played) -> Iterator[str]:
+    asked, concurrency = [r for r in _of(story, played) if r.endpoint == endpoint], played.concurrency
     for name in ("bad key", "no balance"):
         if refused := [r for r in asked if r.habit == name]:
             late = [r for r in asked if r.at_s > refused[0].ended_s]
@@ -227,6 +264,19 @@ def _storage_failed(played: Played) -> bool:
     return played.exit_code is ExitCode.STORAGE
 
 
+def _copied(story: Story, played: Played) -> Iterator[str]:
+    """With a store the folder holds no pictures, and after a clean end without trouble the store has the log."""
+    for path in (*story.disk.below("images"), *story.disk.below("superseded")):
+        yield f"store: {path} lies in the folder"
+    books = Books(played.shard)
+    met = any(played.began_s <= at_s <= played.ended_s for at_s, _ in story.bucket.met)
+    if played.summary and not met and played.exit_code in (ExitCode.OK, ExitCode.INCOMPLETE):
+        for path in (books.log, books.summary):
+            node, copy = story.disk.names.get(path), story.bucket.held.get(path, (b"", {}))[0]
+            if node is not None and bytes(node.data) != copy:
+                yield f"store: the copy of {path} is not up to date"
+
+
 def _on_record(story: Story) -> Iterator[str]:
     """Every request has its attempt in the log or in the attempts file, but for a last group that a power cut took:
     of each job the last attempt, and those that surely cost nothing."""
@@ -237,8 +287,7 @@ def _on_record(story: Story) -> Iterator[str]:
         prompts[entry["job"], entry["fingerprint"]] = entry["request"]["prompt"]
         for attempt in entry["attempts"]:
             seen.add((entry["job"], entry["fingerprint"], attempt["n"]))
-    node = story.disk.names.get(ATTEMPTS)
-    for line in bytes(node.data).split(b"\n")[:-1] if node else ():
+    for line in (line for path in _named(story, ".batchgen/", "attempts") for line in _whole_lines(story, path)):
         try:
             note = json.loads(line)
         except ValueError:
@@ -259,14 +308,14 @@ def _on_record(story: Story) -> Iterator[str]:
 
 
 def _rationed(story: Story) -> Iterator[str]:
-    """What was paid for a picture in vain is bounded: the ration, doubts at crashes, and probes of an outage."""
+    """What was paid for a picture in vain is bounded: the ration, doubts at crashes, and what looks like an outage."""
     ration = 1 + story.scenario.flag("uncertain_retries", 1)
     for prompt, requests in _by_prompt(story).items():
         paid = [r for r in requests if r.paid]
         crashed = [r for r in paid if _in_doubt(story, r)]
-        probes = [r for r in paid if r not in crashed and _may_be_probe(story, r)]
+        free = [r for r in paid if r not in crashed and (_may_be_probe(story, r) or _nobody_succeeded(story, r))]
         forgotten = len({r.start for r in requests if story.played[r.start - 1].power_cut})
-        most = 1 + ration + min(len(crashed), LIFETIME_DOUBTS + 1) + len(probes) + forgotten
+        most = 1 + ration + min(len(crashed), LIFETIME_DOUBTS + 1) + len(free) + forgotten
         if len(paid) > most:
             yield f"rationed: {len(paid)} paid pictures of {prompt}, at most {most} were to be risked"
 
@@ -282,10 +331,18 @@ def _in_doubt(story: Story, request: Request) -> bool:
 
 def _may_be_probe(story: Story, request: Request) -> bool:
     played = story.played[request.start - 1]
-    ended = sorted((r.ended_s, r.delivered) for r in _of(story, played) if r.ended_s <= request.at_s)
+    there = [r for r in _of(story, played) if r.endpoint == request.endpoint]
+    ended = sorted((r.ended_s, r.delivered) for r in there if r.ended_s <= request.at_s)
     threshold = max(5, played.concurrency)
     recent = [delivered for _, delivered in ended[-threshold:]]
     return len(recent) == threshold and not any(recent)
+
+
+def _nobody_succeeded(story: Story, request: Request) -> bool:
+    """Whether the job's try before this one is believed to have failed by the server: no other succeeded meanwhile."""
+    mine = [r for r in story.server.ledger if r.start == request.start]
+    earlier = [r for r in mine if r.prompt == request.prompt and r.at_s < request.at_s]
+    return bool(earlier) and not any(r.delivered and earlier[-1].at_s <= r.ended_s <= request.at_s for r in mine)
 
 
 def _outcomes(story: Story) -> Iterator[str]:

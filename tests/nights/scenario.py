@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nights.machine import CHANGING, DiskFault
+from nights.objects import KINDS, Trouble
 from nights.server import HABITS, REFUSALS, Episode
 
 HOUR_S = 3600.0
@@ -22,7 +23,7 @@ class Start:
 
     `kill_s` ends it (with the `power` if so), `signals` reach it, a rival tries to start beside it, the wall clock is
     stepped, the machine sleeps, the account's store cannot be used. Before it `edits` are made to the manifest, and
-    `cuts` leave so many bytes of files.
+    `cuts` leave so many bytes of files. With others `beside` it, each is a shard, `after_s` later than this.
     """
 
     after_s: float = 600.0
@@ -36,11 +37,15 @@ class Start:
     steps: tuple[tuple[float, float], ...] = ()
     sleeps: tuple[tuple[float, float], ...] = ()
     no_store: bool = False
+    beside: tuple[Start, ...] = ()
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """The jobs, the limits on both sides, what the server does when, and the executions one after another."""
+    """The jobs, the limits on both sides, what the server does when, and the executions one after another.
+
+    `in_store`: pictures are in an object store, which makes `troubles`.
+    """
 
     seed: int
     jobs: int = 10
@@ -52,14 +57,81 @@ class Scenario:
     sync_s: float = 0.0
     capacity_bytes: int = 1 << 30
     episodes: tuple[Episode, ...] = ()
+    in_store: bool = False
+    troubles: tuple[Trouble, ...] = ()
     starts: tuple[Start, ...] = field(default_factory=lambda: (Start(),))
+    endpoints: tuple[str, ...] = ("",)
 
     def flag(self, name: str, default: Any = None) -> Any:
         return dict(self.flags).get(name, default)
 
 
 def scenario(seed: int) -> Scenario:
-    """The story of this seed."""
+    """The story of this seed: of five one has shards in it, one a store, one of 25 both; in a quarter of those without
+    shards there are several endpoints, with a misfortune more for each."""
+    story, chance = _plain(seed), random.Random(f"{seed}, more of it")
+    if seed % 5 == 3 or seed % 25 == 4:
+        story = _sharded(story, chance)
+    else:
+        story = _with_endpoints(story, random.Random(f"endpoints {seed}"))
+    return _in_store(story, chance) if seed % 5 == 4 else story
+
+
+def _with_endpoints(story: Scenario, chance: random.Random) -> Scenario:
+    if chance.random() > 0.25:
+        return story
+    endpoints = ("a", "b", "c")[: chance.choice((2, 2, 3))]
+    episodes = (*story.episodes, *(_episode(chance) for _ in endpoints))
+    places = (replace(episode, endpoint=chance.choice((*endpoints, *endpoints, None))) for episode in episodes)
+    return replace(story, endpoints=endpoints, episodes=tuple(places))
+
+
+def _sharded(story: Scenario, chance: random.Random) -> Scenario:
+    """Some of the starts become shards beside each other; each has its own mishaps."""
+    starts, flags = [], story.flags
+    if chance.random() < 0.3:
+        flags = (*flags, ("shared_account", True))
+    last = chance.choice((2, 2, 3, 4))
+    for start in story.starts:
+        n = chance.choice((last, last, last, 1, 2, 3, 4))
+        later = [chance.choice((0.0, 0.0, 0.2, 3.0, 40.0)) for _ in range(n - 1)]
+        others = (replace(_start(chance, first=True), after_s=after_s) for after_s in later)
+        # Shards that cannot see each other's count would not keep it together.
+        first, *beside = (replace(each, no_store=False) for each in (start, *others))
+        starts.append(replace(first, beside=tuple(beside)))
+        last = n if n > 1 else last
+    return replace(story, starts=tuple(starts), flags=flags)
+
+
+def _in_store(story: Scenario, chance: random.Random) -> Scenario:
+    """The pictures are in a store; some of the deaths come at one of its calls."""
+    starts = []
+    for start in story.starts:
+        if chance.random() < 0.4:
+            at = chance.choice((1, 2, 3, 4, 5, 6, 9, 14, 20))
+            fault = DiskFault(at=at, only=chance.choice(("put", "put", "copy", "delete", "remove")), kill=True)
+            start = replace(start, faults=(*start.faults, fault))
+        starts.append(start)
+    return replace(
+        story,
+        in_store=True,
+        starts=tuple(starts),
+        troubles=tuple(_trouble(chance) for _ in range(chance.choice((0, 1, 1, 2, 3)))),
+    )
+
+
+def _trouble(chance: random.Random) -> Trouble:
+    from_s = chance.choice((0.0, chance.uniform(0, 30), chance.uniform(0, 300), chance.uniform(0, HOUR_S)))
+    lasts_s = chance.choice((5.0, 100.0, 300.0, HOUR_S))
+    only = chance.choice(("", "", "put", "put", "copy", "delete", "list", "head", "get"))
+    return Trouble(chance.choice(KINDS), from_s, from_s + lasts_s, chance.choice((0.1, 0.3, 0.5, 1.0, 1.0)), only)
+
+
+def _plain(seed: int) -> Scenario:
+    """The story without shards and store.
+
+    Its numbers come first, so that a seed stays the night that it was.
+    """
     chance = random.Random(seed)
     jobs = chance.choice((1, 3, 6, 10, 15, 25))
     rpm = chance.choice((None, None, None, 30, 60))
@@ -155,19 +227,33 @@ def smaller(story: Scenario) -> Iterator[Scenario]:
             yield replace(story, starts=_without(story.starts, n))
     for n in range(len(story.episodes)):
         yield replace(story, episodes=_without(story.episodes, n))
+    for n in range(len(story.troubles)):
+        yield replace(story, troubles=_without(story.troubles, n))
+    if story.in_store:
+        yield replace(story, in_store=False, troubles=())
     for n in range(len(story.flags)):
         yield replace(story, flags=_without(story.flags, n))
     if story.refused:
         yield replace(story, refused=())
+    if len(story.endpoints) > 1:
+        yield replace(story, endpoints=story.endpoints[:-1])
     plain = Scenario(story.seed)
     for name in ("server_rpm", "server_rpd", "slowest_s", "sync_s", "capacity_bytes"):
         if getattr(story, name) != getattr(plain, name):
             yield replace(story, **{name: getattr(plain, name)})
     for n, start in enumerate(story.starts):
-        for name in ("edits", "cuts", "faults", "kill_s", "power", "signals", "rival_s", "steps", "sleeps", "no_store"):
-            if getattr(start, name) != getattr(Start(), name):
-                calmer = replace(start, **{name: getattr(Start(), name)})
-                yield replace(story, starts=(*story.starts[:n], calmer, *story.starts[n + 1 :]))
+        for calmer in _calmer(start):
+            yield replace(story, starts=(*story.starts[:n], calmer, *story.starts[n + 1 :]))
+
+
+def _calmer(start: Start) -> Iterator[Start]:
+    for n, other in enumerate(start.beside):
+        yield replace(start, beside=_without(start.beside, n))
+        for calmer in _calmer(other):
+            yield replace(start, beside=(*start.beside[:n], calmer, *start.beside[n + 1 :]))
+    for name in ("edits", "cuts", "faults", "kill_s", "power", "signals", "rival_s", "steps", "sleeps", "no_store"):
+        if getattr(start, name) != getattr(Start(), name):
+            yield replace(start, **{name: getattr(Start(), name)})
 
 
 def _without(many: tuple[Any, ...], n: int) -> tuple[Any, ...]:

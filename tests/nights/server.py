@@ -100,15 +100,20 @@ FOR_GOOD = {"forbidden", "no such model", *REFUSALS}
 
 @dataclass(frozen=True)
 class Episode:
-    """From one second of the story to another, this share of requests is answered by a habit."""
+    """From one second of the story to another, a share of requests is answered by a habit: at one endpoint, or all."""
 
     habit: str
     from_s: float
     to_s: float
     share: float = 1.0
+    endpoint: str | None = None
+
+    def holds(self, now_s: float, endpoint: str) -> bool:
+        return self.from_s <= now_s < self.to_s and self.endpoint in (None, endpoint)
 
     def __str__(self) -> str:
-        return f"{self.habit} for {self.share:.0%} of requests from {self.from_s:.0f} s to {self.to_s:.0f} s"
+        at = f" at {self.endpoint}" if self.endpoint else ""
+        return f"{self.habit}{at} for {self.share:.0%} of requests from {self.from_s:.0f} s to {self.to_s:.0f} s"
 
 
 @dataclass
@@ -126,11 +131,12 @@ class Request:
     ended_s: float = math.inf
     delivered: bool = False
     asked: str = ""
+    endpoint: str = ""
 
 
 @dataclass
 class Server:
-    """The server and its account. `utc` is its own clock, `latency_s` the range of drawing times."""
+    """The servers, each with its account. `utc` is their clock, `latency_s` the range of drawing times."""
 
     begin: datetime
     chance: random.Random
@@ -144,16 +150,16 @@ class Server:
     def utc(self, now_s: float) -> datetime:
         return self.begin + timedelta(seconds=now_s) + self.skew
 
-    def habit(self, now_s: float) -> str:
+    def habit(self, now_s: float, endpoint: str) -> str:
         """What goes wrong with a request that comes now; nothing, as a rule."""
         for episode in self.episodes:
-            if episode.from_s <= now_s < episode.to_s and self.chance.random() < episode.share:
+            if episode.holds(now_s, endpoint) and self.chance.random() < episode.share:
                 return episode.habit
         return ""
 
-    def over_limit(self, now_s: float) -> str:
-        """Which of the account's limits one more request breaks."""
-        came = [r for r in self.ledger if r.received]
+    def over_limit(self, now_s: float, endpoint: str) -> str:
+        """Which of its account's limits one more request breaks."""
+        came = [r for r in self.ledger if r.received and r.endpoint == endpoint]
         if self.requests_per_minute is not None:
             recent = sum(now_s - 60 < r.at_s <= now_s for r in came)
             if recent > self.requests_per_minute:
@@ -165,15 +171,15 @@ class Server:
                 return "day spent"
         return ""
 
-    def alive(self, now_s: float) -> bool:
-        return all(HABITS[e.habit].alive for e in self.episodes if e.from_s <= now_s < e.to_s and e.share == 1)
+    def alive(self, now_s: float, endpoint: str) -> bool:
+        return all(HABITS[e.habit].alive for e in self.episodes if e.holds(now_s, endpoint) and e.share == 1)
 
 
 class Wire:
-    """A Transport of one process to the server; `start` numbers the execution, `clock` is the loop's time."""
+    """A Transport of one process to a server; `start` numbers the execution, `clock` is the loop's time."""
 
-    def __init__(self, server: Server, start: int, encode: Callable[[Job], Post]) -> None:
-        self._server, self._start, self._encode = server, start, encode
+    def __init__(self, server: Server, start: int, encode: Callable[[Job], Post], endpoint: str) -> None:
+        self._server, self._start, self._encode, self._endpoint = server, start, encode, endpoint
         self.in_flight = self.most_in_flight = 0
 
     async def prepare(self, job: Job) -> Post:
@@ -184,12 +190,12 @@ class Wire:
 
     async def reachable(self) -> bool:
         await asyncio.sleep(0.02)
-        return self._server.alive(asyncio.get_running_loop().time())
+        return self._server.alive(asyncio.get_running_loop().time(), self._endpoint)
 
     async def send(self, post: Post, timeout_s: float) -> Reply:
         server, now_s = self._server, asyncio.get_running_loop().time()
         prompt = str(nebula.decode_request(post.body)["prompt"])
-        request = Request(len(server.ledger) + 1, self._start, prompt, now_s)
+        request = Request(len(server.ledger) + 1, self._start, prompt, now_s, endpoint=self._endpoint)
         server.ledger.append(request)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -201,7 +207,8 @@ class Wire:
 
     async def _answer(self, request: Request, timeout_s: float) -> Reply:
         server, said = self._server, prompt_kind(request.prompt)
-        request.habit = server.over_limit(request.at_s) or server.habit(request.at_s) or said
+        at = request.at_s, self._endpoint
+        request.habit = server.over_limit(*at) or server.habit(*at) or said
         habit = HABITS.get(request.habit)
         shortest_s, longest_s = server.latency_s
         # An error that comes sooner than any picture could is believed to cost nothing, so a paid one never does.

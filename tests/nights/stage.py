@@ -13,47 +13,57 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from world import Hang
 
 from batchgen.account import SharedAccount
+from batchgen.flags import Flags
 from batchgen.inputs import encoder
-from batchgen.model import BatchgenError, ExitCode, Secret
-from batchgen.pacing import Pace
+from batchgen.model import BatchgenError, ExitCode, Secret, Shard
+from batchgen.pacing import Gates, Pace
+from batchgen.pool import Way
 from batchgen.protocol import nebula
 from batchgen.runner.conduct import run
 from batchgen.runner.context import Run, Voice
 from batchgen.runner.online import Offer
 from batchgen.runner.outside import Link, Outside
-from batchgen.runner.session import Access, open_session
-from batchgen.settings import Flags
+from batchgen.runner.session import Access, Session, open_session
+from batchgen.runner.storage import store_of
+from batchgen.shards import holds
+from batchgen.stores import Store
 from batchgen.summary import Summary
+from batchgen.world import Files
 from nights import promises
 from nights.disk import Disk
-from nights.files import hold
+from nights.files import alone, hold
 from nights.machine import Killed, NightLoop, NightWriter, Process
+from nights.objects import Bucket, connector
 from nights.scenario import HOUR_S, Scenario, Start
 from nights.server import HABITS, Server, Wire
+from nights.threads import Wait, beside_each_other
 
 EVENING = datetime(2026, 11, 22, 22, tzinfo=UTC)
 KEY = "ak_canary-0123456789abcdef"
+STORE = "s3://night/pictures"
+ENV = {nebula.KEY_ENV: KEY, "AWS_ACCESS_KEY_ID": "night", "AWS_SECRET_ACCESS_KEY": "night"}
 PRICE_USD = 0.01
 MORNINGS = 8
 
 
 class WallClock:
-    """A process' clocks: the loop's time, and the wall's, which `skew` sets wrong."""
+    """A process' clocks: the loop's time, and the wall's, which the story's `skew` sets wrong."""
 
-    def __init__(self, loop: NightLoop, skew: timedelta) -> None:
-        self._loop, self.skew = loop, skew
+    def __init__(self, loop: NightLoop, story: Story) -> None:
+        self._loop, self._story = loop, story
 
     def monotonic(self) -> float:
         return self._loop.time()
 
     def utc(self) -> datetime:
-        return EVENING + timedelta(seconds=self._loop.time()) + self.skew
+        return EVENING + timedelta(seconds=self._loop.time()) + self._story.skew
 
 
 @dataclass
@@ -67,6 +77,7 @@ class Played:
     began_s: float
     ended_s: float
     process: Process
+    shard: Shard | None = None
     most_in_flight: int = 0
     summary: Summary | None = None
     error: BaseException | None = None
@@ -99,6 +110,7 @@ class Story:
     folder: Path
     disk: Disk
     server: Server
+    bucket: Bucket
     jobs: dict[str, str]
     now_s: float = 0.0
     skew: timedelta = timedelta(0)
@@ -126,9 +138,12 @@ def play(scenario: Scenario, folder: Path) -> Story:
     )
     refused = dict(scenario.refused)
     jobs = {f"job-{n}": f"job-{n} v0{f' [{refused[n]}]' if n in refused else ''}" for n in range(scenario.jobs)}
-    story = Story(scenario, folder, Disk(scenario.capacity_bytes), server, jobs)
+    bucket = Bucket(random.Random(scenario.seed + 2), list(scenario.troubles))
+    story = Story(scenario, folder, Disk(scenario.capacity_bytes), server, bucket, jobs)
     for episode in scenario.episodes:
         story.tell(episode.from_s, f"the server will show: {episode}")
+    for trouble in scenario.troubles:
+        story.tell(trouble.from_s, f"the store will show: {trouble}")
     for start in scenario.starts:
         _edit(story, start)
         _execute(story, start, dict(scenario.flags), chance)
@@ -140,7 +155,7 @@ def play(scenario: Scenario, folder: Path) -> Story:
 
 def _mornings(story: Story, chance: random.Random) -> None:
     """All is well again: run until nothing is left."""
-    story.server.episodes = []
+    story.server.episodes, story.bucket.troubles = [], []
     story.server.requests_per_day, story.disk.capacity_bytes = None, 1 << 30
     story.now_s += 24 * HOUR_S
     flags = {"concurrency": story.scenario.flag("concurrency", 8)}
@@ -177,17 +192,50 @@ def _edit(story: Story, start: Start) -> None:
 
 
 def _execute(story: Story, start: Start, flags: dict[str, Any], chance: random.Random) -> None:
+    """One execution, or shards beside each other."""
     story.now_s += start.after_s
-    before = promises.before(story)
+    before, starts = promises.before(story), (start, *start.beside)
+    group = [_new(story, each, n, len(starts), flags) for n, each in enumerate(starts)]
+    if any(each.power for each in starts):
+        for played in group:
+            played.process.falls_with = [other.process for other in group if other is not played]
+    if len(group) == 1:
+        _run(story, group[0], chance, None)
+    else:
+        beside_each_other([(p.began_s, partial(_run, story, p, chance)) for p in group])
+    story.now_s = max(played.ended_s for played in group)
+    if any(played.killed and played.start.power for played in group):
+        story.disk.power_cut(chance)
+        for played in group:
+            played.power_cut = True
+    for played in group:
+        _tell_end(story, played)
+    story.played += group
+    story.broken += promises.after(story, group, before)
+
+
+def _new(story: Story, start: Start, n: int, of: int, flags: dict[str, Any]) -> Played:
+    began_s = story.now_s + (start.after_s if n else 0.0)
+    shard = Shard(n + 1, of) if of > 1 else None
     waits = flags.get("on_quota") == "wait"
-    loop = NightLoop(story.now_s, story.now_s + (80 if waits else 30) * HOUR_S)
+    loop = NightLoop(began_s, began_s + (80 if waits else 30) * HOUR_S)
     process = Process(loop, story.disk, list(start.faults), story.scenario.sync_s)
-    played = Played(len(story.played) + 1, start, flags, dict(story.jobs), story.now_s, story.now_s, process)
-    story.tell(story.now_s, f"execution {played.number} starts: {len(story.jobs)} jobs, {flags}")
-    clock = WallClock(loop, story.skew)
-    _arrange(story, played, loop, clock, flags, chance)
+    jobs = {name: prompt for name, prompt in story.jobs.items() if shard is None or holds(shard, name)}
+    who = f", shard {shard}" if shard else ""
+    number = len(story.played) + 1 + n
+    story.tell(began_s, f"execution {number} starts{who}: {len(jobs)} jobs, {flags}")
+    return Played(number, start, flags, jobs, began_s, began_s, process, shard)
+
+
+def _run(story: Story, played: Played, chance: random.Random, wait: Wait | None) -> None:
+    """The process from its start to its end, whatever end; it can `wait` where others are beside it."""
+    loop, process = played.process.loop, played.process
+    loop.beside = wait
+    clock = WallClock(loop, story)
+    _arrange(story, played, loop, clock, chance)
     try:
-        played.summary = _drive(loop, process, _main(story, played, loop, clock, flags, chance))
+        if process.alive:
+            played.summary = _drive(loop, process, _main(story, played, loop, clock, chance))
     except Hang as error:
         story.broken.append(f"no hang: {error}")
     except Killed:
@@ -195,14 +243,8 @@ def _execute(story: Story, start: Start, flags: dict[str, Any], chance: random.R
     except BatchgenError as error:
         played.error = error
     process.faults = []
-    story.now_s, story.skew, played.ended_s = loop.time(), clock.skew, loop.time()
+    played.ended_s = loop.time()
     loop.close()
-    if played.killed and start.power:
-        story.disk.power_cut(chance)
-        played.power_cut = True
-    _tell_end(story, played)
-    story.played.append(played)
-    story.broken += promises.after(story, played, before)
 
 
 def _drive(loop: NightLoop, process: Process, main: Any) -> Any:
@@ -219,46 +261,61 @@ def _drive(loop: NightLoop, process: Process, main: Any) -> Any:
             other.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=60))
-        if loop.aside:
-            loop.aside.end()
+        loop.crew.end()
         process.alive = process_alive
         if task.done() and not task.cancelled():
             task.exception()
 
 
-async def _main(
-    story: Story, played: Played, loop: NightLoop, clock: WallClock, flags: dict[str, Any], chance: random.Random
-) -> Summary:
+async def _main(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> Summary:
     outside = _outside(story, played, loop, clock, chance)
-    return await run(_session(story, clock, flags), Voice(quiet=True), outside)
+    return await run(_session(story, clock, played), Voice(quiet=True), outside)
 
 
-def _session(story: Story, clock: WallClock, flags: dict[str, Any]) -> Any:
+def _session(story: Story, clock: WallClock, played: Played) -> Any:
     rows = [f"{name},{prompt}" for name, prompt in story.jobs.items()]
     manifest = story.folder / "night.csv"
     text = "\n".join(["id,prompt", *rows, ""])
     if not manifest.exists() or manifest.read_text() != text:
         manifest.write_text(text)
-    said = Flags.of(
-        manifest, output=story.folder / "out", defaults=["model=m"], prices=[f"m={PRICE_USD}"], api="nebula", **flags
-    )
-    return open_session(said, {nebula.KEY_ENV: KEY}, now=clock.utc())
+    flags = dict(played.flags)
+    if played.shard:
+        flags["shard"] = str(played.shard)
+    else:
+        flags.pop("shared_account", None)
+    folder = story.folder / "out"
+    flags |= {"output": STORE, "state": folder} if story.scenario.in_store else {"output": folder}
+    said = Flags.of(manifest, defaults=["model=m"], prices=[f"m={PRICE_USD}"], api="nebula", **flags)
+    return open_session(said, ENV, now=clock.utc())
 
 
 def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> Outside:
     @asynccontextmanager
     async def link(this: Run) -> AsyncIterator[Link]:
-        wire = Wire(story.server, played.number, encoder(this.session.inputs, nebula.encode_post))
-        limits = this.settings.limits
+        encode, limits = encoder(this.session.inputs, nebula.encode_post), this.settings.limits
         pace = Pace(limits.requests_per_minute, limits.requests_per_day)
         # A folder in the place of the file is a store that cannot be used.
         store = story.folder if played.start.no_store else story.folder / "account.sqlite3"
-        account = SharedAccount(store, "night", pace, clock, sent_today=this.sent_today, warn=this.warn)
+        own_count = None if this.settings.shared_account else played.shard
+        wires = [Wire(story.server, played.number, encode, endpoint) for endpoint in story.scenario.endpoints]
+        accounts = [
+            SharedAccount(
+                *(store, f"night {name} {own_count or ''}", pace, clock),
+                sent_today=this.sent_today(name),
+                warn=this.warn,
+            )
+            for name in story.scenario.endpoints
+        ]
+        ways = [
+            Way(wire, account, Gates.of(limits.concurrency), limits.timeout_s, limits.requests_per_minute, name)
+            for wire, account, name in zip(wires, accounts, story.scenario.endpoints, strict=True)
+        ]
         try:
-            yield Link(wire, account, Secret(KEY))
+            yield Link(ways, Secret(KEY))
         finally:
-            played.most_in_flight = wire.most_in_flight
-            account.close()
+            played.most_in_flight = max(wire.most_in_flight for wire in wires)
+            for account in accounts:
+                account.close()
 
     def writer(committer: Any, _: asyncio.AbstractEventLoop) -> NightWriter:
         return NightWriter(committer, loop)
@@ -271,12 +328,14 @@ def _outside(story: Story, played: Played, loop: NightLoop, clock: WallClock, ch
     async def ask(access: Access) -> Offer:
         return Offer()
 
-    return Outside(clock, chance, begun, lambda root, shard: hold(process, root), link, writer, loop.pause, ask)
+    def keeper(session: Session, local: Files) -> Store | None:
+        return store_of(session.settings, local, partial(alone, process), connector(story.bucket, process))
+
+    held = partial(hold, process)
+    return Outside(clock, chance, begun, held, link, writer, loop.pause, ask, keeper, loop.crew.start)
 
 
-def _arrange(
-    story: Story, played: Played, loop: NightLoop, clock: WallClock, flags: dict[str, Any], chance: random.Random
-) -> None:
+def _arrange(story: Story, played: Played, loop: NightLoop, clock: WallClock, chance: random.Random) -> None:
     """Put what happens from outside on the loop's timetable."""
     start, process = played.start, played.process
 
@@ -294,16 +353,16 @@ def _arrange(
         loop.signal(signal.SIGTERM)
 
     def step(seconds: float) -> None:
-        clock.skew += timedelta(seconds=seconds)
+        story.skew += timedelta(seconds=seconds)
 
     def sleep(seconds: float) -> None:
         step(seconds)
         story.server.skew += timedelta(seconds=seconds)
 
     def rival() -> None:
-        other = replace(played, process=Process(loop, story.disk), rivals=[])
-        task = loop.create_task(_main(story, other, loop, clock, flags, chance))
-        task.add_done_callback(lambda done: played.rivals.append(None if done.cancelled() else done.exception()))
+        other = replace(played, process=Process(loop, story.disk), shard=_rival_of(played), rivals=[])
+        task = loop.create_task(_main(story, other, loop, clock, chance))
+        task.add_done_callback(lambda done: None if done.cancelled() else played.rivals.append(done.exception()))
 
     if start.kill_s is not None:
         at(start.kill_s, "power cut" if start.power else "killed", process.die)
@@ -319,10 +378,16 @@ def _arrange(
         at(start.rival_s, "rival start", rival)
 
 
+def _rival_of(played: Played) -> Shard | None:
+    """What would go with nothing that is at work: the same, everything, or a part of another number."""
+    n = played.shard.n if played.shard else 1
+    return (played.shard, None, Shard(1, n + 1))[played.number % 3]
+
+
 def _tell_end(story: Story, played: Played) -> None:
     requests = [r for r in story.server.ledger if r.start == played.number]
     for request in requests:
-        kind = request.habit or "picture"
+        kind = (f"{request.endpoint}: " if request.endpoint else "") + (request.habit or "picture")
         paid = ", paid" if request.paid else ""
         story.tell(request.at_s, f"  {request.prompt}: {kind}{paid}, known at {request.ended_s:.2f} s")
         story.faults[request.habit] += bool(request.habit in HABITS)
@@ -330,6 +395,7 @@ def _tell_end(story: Story, played: Played) -> None:
         kind = "killed in a file operation" if fault.kill else f"disk error {fault.code}"
         story.faults[kind] += 1
         story.tell(played.ended_s, f"  {kind} ({fault})")
+    story.faults["a shard"] += played.shard is not None
     if played.killed:
         end = f"dies after {played.process.operations} file operations" + (", power cut" if played.power_cut else "")
         end += f"; the last: {played.process.last}"

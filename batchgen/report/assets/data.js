@@ -36,13 +36,13 @@ class Job {
   get pictures() { return (this.row.g || []).map((told) => new Picture(this, told)); }
   get first() { return this.row.g ? new Picture(this, this.row.g[0]) : null; }
   get attempts() {
-    return this.row.z.map(([n, at, seconds, billed, http, cause]) => {
-      const [failure, message, code] = from("causes", cause, [null, null, null]);
-      return { n, at, seconds, billed: data.billed[billed], http, failure, message, code };
+    return this.row.z.map(([n, at, seconds, billed, http, cause, endpoint]) => {
+      const [failure, message, code] = from("causes", cause ?? undefined, [null, null, null]);
+      return { n, at, seconds, billed: data.billed[billed], http, failure, message, code, endpoint: from("endpoints", endpoint) };
     });
   }
   get why() {
-    const cause = this.row.z.length ? from("causes", this.row.z[this.row.z.length - 1][5]) : null;
+    const cause = this.row.z.length ? from("causes", this.row.z[this.row.z.length - 1][5] ?? undefined) : null;
     return cause ? words(cause[0] || "") : "";
   }
 }

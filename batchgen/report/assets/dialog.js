@@ -8,11 +8,12 @@ function facts(title, pairs) {
 
 function attemptsTable(job) {
   if (!job.attempts.length) return null;
+  const several = job.attempts.some((a) => a.endpoint);
   const rows = job.attempts.map((a) =>
-    el("tr", {}, el("td", {}, String(a.n)), el("td", {}, when(a.at).slice(5, 19)), el("td", {}, a.http ? String(a.http) : "–"), el("td", {}, seconds(a.seconds)),
+    el("tr", {}, el("td", {}, String(a.n)), el("td", {}, when(a.at).slice(5, 19)), several ? el("td", {}, a.endpoint || "–") : null, el("td", {}, a.http ? String(a.http) : "–"), el("td", {}, seconds(a.seconds)),
       el("td", {}, a.failure ? words(a.failure) : "answered"), el("td", {}, a.billed === "no" ? "no" : a.billed)));
   const said = job.attempts.filter((a) => a.message).map((a) => el("p", { class: "message" }, `${a.n}: ${a.message}${a.code ? ` (${a.code})` : ""}`));
-  const head = ["#", "Sent (UTC)", "HTTP", "Took", "Ended", "Paid"].map((name) => el("th", { scope: "col" }, name));
+  const head = ["#", "Sent (UTC)", ...(several ? ["Asked"] : []), "HTTP", "Took", "Ended", "Paid"].map((name) => el("th", { scope: "col" }, name));
   return el("section", {}, el("h3", {}, job.attempts.length > 1 ? `${job.attempts.length} attempts` : "Attempt"), el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))), ...said);
 }
 

@@ -116,7 +116,8 @@ def _pause_bands(notes: Sequence[PaceNote], span: _Span, x: Scale, bottom: float
     for n, note in enumerate(notes):
         if _is_pause(note):
             at_s = unix_s(note.at) or 0.0
-            till_s = at_s + note.pause_s if note.pause_s else _outage_end_s(notes[n + 1 :], span)
+            own = [later for later in notes[n + 1 :] if later.endpoint == note.endpoint]
+            till_s = at_s + note.pause_s if note.pause_s else _outage_end_s(own, span)
             left = x(at_s)
             wide = max(x(min(till_s, span.end_s)) - left, 1.5)
             parts.append(bar(left, _TOP, wide, bottom - _TOP, "pause", f"{note.at[11:19]}: {note.message}"))
@@ -133,8 +134,14 @@ def _is_pause(note: PaceNote) -> bool:
 
 
 def _limits(notes: Sequence[PaceNote], span: _Span) -> list[tuple[float, int]]:
-    found = [(unix_s(note.at) or 0.0, note.concurrency) for note in notes if note.concurrency is not None]
-    return [(span.start_s, 1), *found] if found else []
+    """How many requests might be out, and from when: of several endpoints, all together."""
+    told = [(unix_s(note.at) or 0.0, note.endpoint, note.concurrency) for note in notes if note.concurrency is not None]
+    limits = {endpoint: 1 for _, endpoint, _ in told}
+    found = [(span.start_s, len(limits))] if limits else []
+    for at_s, endpoint, limit in told:
+        limits[endpoint] = limit
+        found.append((at_s, sum(limits.values())))
+    return found
 
 
 def _steps(limits: Sequence[tuple[float, int]], x: Scale, top: float, bottom: float) -> list[Markup]:
