@@ -33,6 +33,8 @@ from batchgen.model import ExitCode, Failure, Job
 from batchgen.pacing import RETRY_TOKENS, Gates, Pace
 from batchgen.pool import Deadline, Way
 
+pytestmark = pytest.mark.no_cover  # as in test_nights
+
 MIDNIGHT_S = 12 * 3600.0
 RATE = says(429, "Too many requests", retry_after="20")
 QUOTA = says(429, "You have reached your daily request limit.", "quota_exceeded")

@@ -37,7 +37,7 @@ from batchgen.writer import Committer
 
 # What runs here is measured where it is tested for itself; to count its lines here too takes three times as long.
 pytestmark = pytest.mark.no_cover
-NIGHTS = 160
+NIGHTS = 100
 SHARE = 20
 
 

@@ -343,7 +343,7 @@ def test_row71_too_little_memory(place: Place, beside: Beside) -> None:
     for mebibytes in (140, 220):
         limit = mebibytes << 20
         subprocess.run(
-            night.arguments,
+            [*night.arguments, "--give-up-after", "2s"],  # without memory for a thread no name is looked up
             capture_output=True,
             timeout=SOON_S,
             preexec_fn=partial(resource.setrlimit, resource.RLIMIT_AS, (limit, limit)),
