@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {"model": MODEL, "width": 24, "height": 16}
 
 # The same examples on every machine and no clock, so that a red test is a fault; `make soak` looks for new ones.
 settings.register_profile(
-    "test", max_examples=45, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "test", max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "soak", max_examples=10_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

@@ -37,7 +37,7 @@ from batchgen.writer import Committer
 
 # What runs here is measured where it is tested for itself; to count its lines here too takes three times as long.
 pytestmark = pytest.mark.no_cover
-NIGHTS = 100
+NIGHTS = 80
 SHARE = 20
 
 
