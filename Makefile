@@ -16,6 +16,8 @@ help: ## list these targets
 run: $(VENV)/installed ## make the pictures of MANIFEST (jobs/demo.yaml) by API (sandbox; nebula for real ones)
 	@exec $(BIN)/batchgen run $(MANIFEST) --api $(API)
 
+# The tests start hundreds of processes: what is compiled is kept for them, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/installed-dev debian $(INTEROP) ## what CI runs: style, types, import contract, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
