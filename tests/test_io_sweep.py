@@ -1,7 +1,7 @@
 """Every file operation of a small run fails, or is the last one; what was not synced is lost; files are cut.
 
 The run is `nights.stage`'s: the real program on a simulated disk. `make nights` sweeps every operation with every
-error; `make test` takes every sixth, and the errors in turns.
+error; `make test` takes every twelfth, and the errors in turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from batchgen.model import ExitCode
 
 pytestmark = pytest.mark.no_cover  # as in test_nights
 WHOLE = bool(os.environ.get("BATCHGEN_SOAK"))
-STEP = 1 if WHOLE else 6
+STEP = 1 if WHOLE else 12
 CODES = (errno.ENOSPC, errno.EIO, errno.EMFILE, errno.EROFS)
 FIRST = Scenario(seed=3, jobs=3, flags=(("concurrency", 2),), slowest_s=2.0)
 LOST = Episode("answer lost", 0.0, 3.0)
