@@ -26,6 +26,7 @@ from batchgen.account import MemoryAccount
 from batchgen.events import Event, Finished, Left, Paced
 from batchgen.failures import Allowance
 from batchgen.joblog import Fold, Lives, Saved
+from batchgen.limits import Limits as RunLimits
 from batchgen.model import (
     AttemptFailed,
     BadAnswer,
@@ -249,17 +250,9 @@ class InstantDeliver:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a run of the World may use."""
+class Limits(RunLimits):
+    """What a run of the World may use, and how patient it is."""
 
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    requests_per_day: int | None = None
-    max_cost_usd: float | None = None
-    max_requests: int | None = None
-    attempts: int = 4
-    uncertain_retries: int = 1
-    timeout_s: float = 180.0
     give_up_after_s: float = 1800.0
     wait_for_quota: bool = False
     price_usd: float | None = None

@@ -19,6 +19,7 @@ from batchgen.cluster.handouts import Handouts
 from batchgen.cluster.keeper import Keeper
 from batchgen.cluster.leave import keep_to
 from batchgen.cluster.messages import (
+    AGAIN_S,
     Errand,
     Keep,
     LimiterCalls,
@@ -42,7 +43,6 @@ from batchgen.world import Clock, Result, Staged
 from batchgen.writer import HOPE_S, Writer
 
 LOOK_S = 5.0
-AGAIN_S = 1.0
 # Longer than a worker, or the writer here, tries to save what was paid for.
 DRAIN_S = HOPE_S + 120.0
 # What stops one worker for these reasons would stop all the others; anything else may be its machine's trouble alone.

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from batchgen.cluster.messages import LimiterCalls, Lost, News, Spent
+from batchgen.cluster.messages import AGAIN_S, LimiterCalls, Lost, News, Spent
 from batchgen.events import Event, Paced
 from batchgen.model import ExitCode
 from batchgen.text import printable
 from batchgen.world import Clock
 
-AGAIN_S = 1.0
 EARLY_S = 5.0
 STARTS = 10
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
-from batchgen.cluster.messages import LimiterCalls, Lost, News, Spent
+from batchgen.cluster.messages import AGAIN_S, LimiterCalls, Lost, News, Spent
 from batchgen.joblog import timestamp
 from batchgen.model import BudgetSpent, Job, Post, Reply
 from batchgen.pacing import Budget, Cooldown, Day, Gates, Lease
 from batchgen.pool import Way
 from batchgen.world import Clock, Transport
 
-AGAIN_S = 1.0
 SAME_S = 1.0
 T = TypeVar("T")
 

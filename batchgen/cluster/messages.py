@@ -16,6 +16,9 @@ from batchgen.pool import Pending, Policy, Stop, Way
 from batchgen.world import Staged
 from batchgen.writer import Stager
 
+AGAIN_S = 1.0
+"""How soon whoever is lost is asked again."""
+
 
 class Lost(Exception):
     """Whoever was asked is not there any more, or cannot be reached."""
